@@ -1,0 +1,175 @@
+"""Read and write files: whole or not at all, and the same bytes for the same content.
+
+Equal bytes let DVC see that nothing changed, so that nothing downstream runs again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from realera.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import torch
+
+ROWS_PER_GROUP = 1024
+"""Fixed, because the row groups decide the bytes of a Parquet file."""
+
+_HEADER_LENGTH_BYTES = 8
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; move it there when the block succeeds.
+
+    The block makes a file or a folder at the yielded path, which keeps the suffix of
+    `path`. What stood at `path` before is replaced, and is untouched if the block fails.
+
+    Raises:
+        ArtifactError: the block wrote nothing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        _replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def write_parquet(table: pa.Table, path: str | Path) -> None:
+    """Write a table; equal tables give equal bytes."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd")
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or only `columns` of it.
+
+    Raises:
+        ArtifactError: the file is missing, is no Parquet file, or lacks a column.
+    """
+    path = _existing_file(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, columns or (), file.schema_arrow.names)
+            return file.read(columns=None if columns is None else list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write JSON with sorted keys, two spaces of indentation and a final newline.
+
+    Raises:
+        ValueError: a number is not finite (JSON has no word for it).
+        TypeError: a value has no JSON form.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtifactError: the file is missing or is not JSON.
+    """
+    path = _existing_file(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ArtifactError(f"{path}: not readable as JSON: {_first_line(error)}") from error
+
+
+def write_safetensors(
+    tensors: Mapping[str, "torch.Tensor"],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors and text metadata; equal content gives equal bytes in every process.
+
+    The library orders its metadata differently from process to process, so its header is
+    written anew with sorted keys. `safetensors.safe_open` reads the file as any other.
+    """
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content = _with_sorted_header(save(contiguous, metadata=dict(metadata) if metadata else None))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(content)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _with_sorted_header(content: bytes) -> tuple[bytes, bytes, memoryview]:
+    """Split a safetensors file into length, sorted header and the unchanged tensor bytes.
+
+    Tensor offsets count from the end of the header, so they stay right; the header is padded
+    with spaces to a multiple of 8 bytes, which keeps the tensors aligned.
+    """
+    start = _HEADER_LENGTH_BYTES + int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
+    header = json.loads(content[_HEADER_LENGTH_BYTES:start])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _HEADER_LENGTH_BYTES)
+    length = len(text).to_bytes(_HEADER_LENGTH_BYTES, "little")
+    return length, text, memoryview(content)[start:]
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Move `source` over `target`, which may be a file or a folder that is not empty."""
+    if not source.exists():
+        raise ArtifactError(f"{target}: nothing was written")
+    if not (source.is_dir() or target.is_dir()):
+        os.replace(source, target)
+        return
+    old = target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-old-{target.name}")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(source, target)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _existing_file(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise ArtifactError(f"{path}: a file is needed here, found {found}")
+    return path
+
+
+def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ArtifactError(f"{path}: no column {missing}; it has {list(found)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

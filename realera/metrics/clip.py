@@ -1,0 +1,59 @@
+"""A CLIP model as judge: which of several texts an image shows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPModel, CLIPProcessor
+
+
+@torch.no_grad()
+def text_features(model: CLIPModel, processor: CLIPProcessor, prompts: Sequence[str]) -> torch.Tensor:
+    """Return unit vectors [num_prompts, width], float32 on the model's device."""
+    inputs = processor.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
+    inputs = inputs.to(model.device)
+    return _unit(model.get_text_features(**inputs).pooler_output)
+
+
+@torch.no_grad()
+def image_features(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    images: Sequence[Image.Image],
+    batch_size: int = 64,
+) -> torch.Tensor:
+    """Return unit vectors [num_images, width], float32 on the model's device."""
+    parts = [
+        _image_batch(model, processor, images[start : start + batch_size])
+        for start in range(0, len(images), batch_size)
+    ]
+    width = model.config.projection_dim
+    return torch.cat(parts) if parts else torch.empty(0, width, device=model.device)
+
+
+def class_probabilities(
+    model: CLIPModel,
+    processor: CLIPProcessor,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Return float64 [num_images, num_prompts]: how the judge divides each image's probability.
+
+    p[i, j] = softmax_j(s cos(image_i, prompt_j)), with s the model's own logit scale.
+    """
+    images_nd = image_features(model, processor, images, batch_size)
+    prompts_pd = text_features(model, processor, prompts)
+    logits_np = model.logit_scale.exp() * images_nd @ prompts_pd.T
+    return logits_np.double().softmax(dim=-1).detach().cpu().numpy()
+
+
+def _image_batch(model: CLIPModel, processor: CLIPProcessor, images: Sequence[Image.Image]) -> torch.Tensor:
+    inputs = processor.image_processor([image.convert("RGB") for image in images], return_tensors="pt")
+    pixels = inputs["pixel_values"].to(model.device, model.dtype)
+    return _unit(model.get_image_features(pixel_values=pixels).pooler_output)
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(features.float(), dim=-1)

@@ -1,0 +1,66 @@
+"""Fixtures shared by all tests: the embedded models, and scratch work that stays in the test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the libraries: no test asks the hub
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_scratch(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("REALERA_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def tiny_sd() -> Path:
+    return _model_folder("tiny-sd")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip() -> Path:
+    return _model_folder("tiny-clip")
+
+
+@pytest.fixture(scope="session")
+def pipe(tiny_sd):
+    from realera.models import open_pipeline
+
+    return open_pipeline(tiny_sd, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def judge(tiny_clip):
+    from realera.models import open_judge
+
+    return open_judge(tiny_clip, device="cpu")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """With REALERA_FAIL_ON_SKIP a skipped test fails the run: CI has what every test needs."""
+    if os.environ.get("REALERA_FAIL_ON_SKIP") and exitstatus == 0 and _num_skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if os.environ.get("REALERA_FAIL_ON_SKIP") and (num := _num_skipped(config)):
+        terminalreporter.write_line(f"REALERA_FAIL_ON_SKIP: {num} skipped, which counts as failed")
+
+
+def _num_skipped(config) -> int:
+    return len(config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", []))
+
+
+def _model_folder(name: str) -> Path:
+    folder = REPOSITORY / "data" / "models" / name
+    if not folder.is_dir():
+        pytest.fail(f"the embedded model is missing: {folder.relative_to(REPOSITORY)}")
+    return folder

@@ -1,0 +1,147 @@
+import copy
+import re
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from realera.config import Params, Section, load_params, load_yaml
+from realera.errors import ConfigError
+
+
+class Inner(Section):
+    lr: float
+    names: tuple[str, ...] = ()
+
+
+class Outer(Section):
+    inner: Inner
+    rates: list[float] = []
+    mixed: float | None = None
+    steps: int = 1
+    table: dict[str, Inner] = {}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "p.yaml"
+        path.write_text(text if isinstance(text, str) else yaml.safe_dump(text), encoding="utf-8")
+        return path
+
+    return write
+
+
+def message(path, schema=Outer):
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(path, schema)
+    return str(caught.value).replace(f"{path}: ", "")
+
+
+def test_project_params_load_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_params().model.id == "data/models/tiny-sd"
+
+
+def test_every_project_param_has_a_comment(repository):
+    for line in (repository / "params.yaml").read_text().splitlines():
+        if re.match(r"\s+\w+:", line):
+            assert "# " in line, line
+
+
+@pytest.mark.parametrize("text", ["1e-05", "'1e-05'", "0.00001", "1.0e-5"])
+def test_numbers_as_dvc_writes_them(write, text):
+    assert load_yaml(write(f"inner: {{lr: {text}}}"), Outer).inner.lr == 1e-5
+
+
+def test_repaired_numbers_in_lists_unions_and_tables(write):
+    path = write("{inner: {lr: 1}, rates: [1e-3, 2], mixed: 1e3, table: {a: {lr: 5e-1}}}")
+    loaded = load_yaml(path, Outer)
+    assert (loaded.rates, loaded.mixed, loaded.table["a"].lr) == ([0.001, 2.0], 1000.0, 0.5)
+
+
+def test_lists_become_tuples(write):
+    assert load_yaml(write("inner: {lr: 1, names: [a, b]}"), Outer).inner.names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("inner: {lr: high}", 'inner.lr: found "high"; accepted: number'),
+        ("inner: {lr: true}", "inner.lr: found true; accepted: number"),
+        ("inner: {lr: .inf}", "inner.lr: found Infinity; accepted: finite number"),
+        ("inner: {lr: 'nan'}", "inner.lr: found NaN; accepted: finite number"),
+        ("inner: {lr: 1}\nsteps: 2.0", "steps: found 2.0; accepted: integer"),
+        ("inner: {lr: 1}\nsteps: '2'", 'steps: found "2"; accepted: integer'),
+        ("inner: {}", "inner.lr: missing; it is needed"),
+        ("inner: {lr: 1, lrr: 2}", "inner.lrr: unknown key; did you mean lr? accepted: lr, names"),
+        ("table: {a: {lr: 1, x: 2}}\ninner: {lr: 1}", "table.a.x: unknown key; accepted: lr, names"),
+        ("[1]", "found [1]; accepted: keys with values"),
+        ("", "found null; accepted: keys with values"),
+        ("inner: {lr: 1}\ninner: {lr: 2}", "not YAML: the key 'inner' is given twice"),
+        ("inner: [", "not YAML: while parsing"),
+    ],
+)
+def test_one_line_says_what_is_wrong(write, text, expected):
+    assert message(write(text)).startswith(expected)
+    assert "\n" not in message(write(text))
+
+
+def test_one_line_a_problem(write):
+    lines = message(write("{inner: {lr: x}, steps: y}")).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["inner.lr", "steps"]
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file"):
+        load_yaml(tmp_path / "none.yaml", Outer)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_yaml(tmp_path, Outer)
+
+
+def test_not_text_is_named(tmp_path):
+    (tmp_path / "p.yaml").write_bytes(b"\xff\xfe\x00a: 1")
+    assert message(tmp_path / "p.yaml").startswith("not YAML")
+
+
+def test_loaded_params_do_not_change(write):
+    loaded = load_yaml(write("inner: {lr: 1}"), Outer)
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.inner.lr = 2
+
+
+GOOD = load_params().model_dump()
+KEYS = [(section, key) for section, values in GOOD.items() for key in values]
+NOT_ACCEPTED = st.one_of(
+    st.lists(st.integers()),
+    st.dictionaries(st.sampled_from("ab"), st.integers(), min_size=1),
+    st.booleans(),
+    st.floats(max_value=-1e-9, allow_nan=False),
+    st.just(float("nan")),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(KEYS), value=NOT_ACCEPTED)
+def test_a_bad_value_gives_one_line_with_its_key(write, place, value):
+    section, key = place
+    params = copy.deepcopy(GOOD)
+    params[section][key] = value
+    text = message(write(params), Params)
+    assert text.splitlines() == [text]
+    assert text.startswith(f"{section}.{key}")
+    assert "accepted: " in text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(section=st.sampled_from([*GOOD, None]), key=st.text("abcxyz_", min_size=1, max_size=12))
+def test_an_unknown_key_gives_one_line_with_the_known_ones(write, section, key):
+    params = copy.deepcopy(GOOD)
+    target = params if section is None else params[section]
+    if key in target:
+        return
+    target[key] = 1
+    text = message(write(params), Params)
+    assert text.startswith(f"{section}.{key}: unknown key" if section else f"{key}: unknown key")
+    assert next(iter(GOOD if section is None else GOOD[section])) in text
