@@ -29,7 +29,7 @@ def fill(template: str, word: str) -> str:
     return template.format(word=word, a=article(word))
 
 
-def choose(items: Sequence, generator: torch.Generator):
+def choose(items: Sequence[str], generator: torch.Generator) -> str:
     return items[int(torch.randint(len(items), (), generator=generator))]
 
 

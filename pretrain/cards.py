@@ -132,9 +132,10 @@ processor = CLIPProcessor.from_pretrained("data/models/tiny-clip")
 
 ## Training
 
-`dvc repro pretrain/dvc.yaml` makes this folder. {steps} steps of {batch} images a process, on icons moved, warped, recolored,
-sketched, softened and put on other grounds; a share of {none_rate:.0%} of the images shows nothing recognizable
-(blurred, shuffled, blended, melted icons) and is taught the texts of "nothing". The temperature is fitted on
+`dvc repro pretrain/dvc.yaml` makes this folder. {steps} steps of {batch} images a process, on icons moved, warped,
+recolored, sketched, softened and put on other grounds; a share of {none_rate:.0%} of the images shows nothing
+recognizable (blurred, shuffled, blended, melted icons) and is taught the texts of "nothing". The temperature is
+fitted on
 `{held_out}` art of concepts outside the ten classes.
 
 ## Limits

@@ -127,13 +127,11 @@ class PrototypeTask:
         self.vocabulary = CompactVocabulary(tokenizer, captions.all_texts(self.styles, none))
         self.module = nn.Module()
         self.module.image = ConvNet(params.image_width, params.projection_dim)
-        self.module.prototypes = nn.Parameter(
-            torch.randn(self.num_subjects + len(self.styles), params.projection_dim)
-        )
+        self.module.prototypes = nn.Parameter(torch.randn(self.num_subjects + len(self.styles), params.projection_dim))
         self.module.log_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE))
 
     def text_features(self, ids: torch.Tensor) -> torch.Tensor:
-        """[texts, tokens] -> [texts, projection_dim]"""
+        """[texts, tokens] -> [texts, projection_dim]."""
         raise NotImplementedError
 
     def scale(self) -> torch.Tensor:

@@ -31,7 +31,7 @@ class Block(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """[n 3 64 64] -> [n projection_dim]"""
+    """[n 3 64 64] -> [n projection_dim]."""
 
     def __init__(self, width: int, projection_dim: int):
         super().__init__()

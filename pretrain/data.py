@@ -33,9 +33,7 @@ class Icons:
         def pick(column: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(column[i] for i in index)
 
-        return Icons(
-            self.rgba[index], pick(self.icon_ids), pick(self.concepts), pick(self.tiers), pick(self.vendors)
-        )
+        return Icons(self.rgba[index], pick(self.icon_ids), pick(self.concepts), pick(self.tiers), pick(self.vendors))
 
     def without_vendors(self, *vendors: str) -> "Icons":
         return self.select([vendor not in vendors for vendor in self.vendors])
@@ -67,8 +65,7 @@ class IconSampler:
     def __init__(self, icons: Icons, tier_weights: dict[str, float]):
         count = {name: icons.concepts.count(name) for name in set(icons.concepts)}
         weights = [
-            tier_weights[tier] / count[concept]
-            for concept, tier in zip(icons.concepts, icons.tiers, strict=True)
+            tier_weights[tier] / count[concept] for concept, tier in zip(icons.concepts, icons.tiers, strict=True)
         ]
         self.weights = torch.tensor(weights)
 
@@ -82,6 +79,8 @@ def light_views(rgba: torch.Tensor, generator: torch.Generator, size: int = 64) 
 
     Args:
         rgba: uint8 [B, 4, S, S].
+        generator: on the CPU.
+        size: pixels a side of the views.
 
     Returns:
         float32 [B, 3, size, size] in [-1, 1].
@@ -99,9 +98,7 @@ def plain_views(rgba: torch.Tensor, size: int = 64) -> torch.Tensor:
     return _on_white(_warp(rgba, torch.zeros(num), torch.full((num,), 1.08), torch.zeros(num, 2), size))
 
 
-def _warp(
-    rgba: torch.Tensor, angle: torch.Tensor, zoom: torch.Tensor, shift: torch.Tensor, size: int
-) -> torch.Tensor:
+def _warp(rgba: torch.Tensor, angle: torch.Tensor, zoom: torch.Tensor, shift: torch.Tensor, size: int) -> torch.Tensor:
     """Premultiplied float32 [B, 4, size, size] in [0, 1]; what lies outside is transparent."""
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     theta = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(-1, 2, 3)

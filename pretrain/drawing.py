@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 from PIL import Image
+from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
 from pretrain.config import Evaluate
@@ -51,8 +52,7 @@ def subjects(vocabulary: dict, params: Evaluate) -> list[Subject]:
     """Every concept's name, the classes' synonyms, and each style on the best known concepts."""
     concepts = vocabulary["concepts"]
     found = [
-        Subject("name", name, name, entry["tier"], None, params.images_per_word)
-        for name, entry in concepts.items()
+        Subject("name", name, name, entry["tier"], None, params.images_per_word) for name, entry in concepts.items()
     ]
     classes = {name: entry for name, entry in concepts.items() if entry["tier"] == "classes"}
     found += [
@@ -62,9 +62,7 @@ def subjects(vocabulary: dict, params: Evaluate) -> list[Subject]:
     ]
     per_class = max(1, params.images_per_style // len(classes))
     found += [
-        Subject("style", name, name, "classes", style, per_class)
-        for style in vocabulary["styles"]
-        for name in classes
+        Subject("style", name, name, "classes", style, per_class) for style in vocabulary["styles"] for name in classes
     ]
     return found
 
@@ -76,7 +74,7 @@ def draw_all(
     num_processes = 1 if torch.cuda.is_available() else num_processes
     keep_freed_memory()
     arguments = (num_processes, model, plan, style_phrase, params, folder)
-    torch.multiprocessing.spawn(_draw_share, arguments, nprocs=num_processes)  # type: ignore[no-untyped-call]
+    spawn(_draw_share, arguments, nprocs=num_processes)
     return pa.concat_tables([read_parquet(_part(folder, i)) for i in range(len(_chunks(plan, params)))])
 
 
@@ -103,12 +101,8 @@ def _draw_share(
     for i in tqdm(todo, desc="draw", unit="batch", disable=rank > 0, mininterval=5):
         prompts = [subject.prompt(style_phrase) for subject, _ in chunks[i]]
         seeds = [seed for _, seed in chunks[i]]
-        images = draw(
-            pipe, prompts, seeds, params.num_inference_steps, params.guidance_scale, params.batch_size
-        )
-        rows = [
-            _row(pair, prompt, image) for pair, prompt, image in zip(chunks[i], prompts, images, strict=True)
-        ]
+        images = draw(pipe, prompts, seeds, params.num_inference_steps, params.guidance_scale, params.batch_size)
+        rows = [_row(pair, prompt, image) for pair, prompt, image in zip(chunks[i], prompts, images, strict=True)]
         write_parquet(pa.Table.from_pylist(rows, schema=SCHEMA), _part(folder, i))
 
 

@@ -38,9 +38,7 @@ def read_drawings(drawings: pd.DataFrame, model: CLIPModel, processor: CLIPProce
     read = drawings.drop(columns="png").copy()
     read["class_top1"] = np.array(classes)[by_class.argmax(1)]
     own_class = [classes.index(c) if c in classes else -1 for c in drawings["concept"]]
-    read["class_prob"] = np.where(
-        np.array(own_class) >= 0, _softmax(by_class)[np.arange(len(read)), own_class], np.nan
-    )
+    read["class_prob"] = np.where(np.array(own_class) >= 0, _softmax(by_class)[np.arange(len(read)), own_class], np.nan)
     read["none_prob"] = _softmax(by_concept)[:, -1]
     own = np.array([names.index(c) for c in drawings["concept"]])
     order = np.argsort(-by_concept[:, :-1], axis=1)

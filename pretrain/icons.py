@@ -96,7 +96,7 @@ def find_icons(vocabulary: Vocabulary, packages: Path, vendors: dict[str, str]) 
 
 
 def _emoji_names(folder: Path) -> dict[str, list[str]]:
-    """hexcode -> the names that a vendor may use for it, the official label first."""
+    """Hexcode -> the names that a vendor may use for it, the official label first."""
     data = json.loads((folder / "en/data.json").read_text(encoding="utf-8"))
     shortcodes = json.loads((folder / "en/shortcodes/emojibase.json").read_text(encoding="utf-8"))
     names: dict[str, list[str]] = {}

@@ -26,7 +26,7 @@ def sheet(rows: Sequence[tuple[str, pd.DataFrame]], per_row: int, columns: int =
 
 def all_sheets(drawings: pd.DataFrame, drawn_well: Sequence[str]) -> dict[str, Image.Image]:
     """{file stem: picture} for the card."""
-    by_word = {key: group for key, group in drawings.groupby(["role", "word", "tier"], sort=False)}
+    by_word = dict(iter(drawings.groupby(["role", "word", "tier"], sort=False)))
     classes = [(w, g) for (role, w, tier), g in by_word.items() if role == "name" and tier == "classes"]
     synonyms = [(w, g) for (role, w, _), g in by_word.items() if role == "synonym"]
     others = [(w, g) for (role, w, tier), g in by_word.items() if role == "name" and tier != "classes"]
@@ -42,5 +42,7 @@ def all_sheets(drawings: pd.DataFrame, drawn_well: Sequence[str]) -> dict[str, I
 
 def _style_sheet(drawings: pd.DataFrame) -> Image.Image:
     """A row a style, a column a class."""
-    rows = [(style, group.groupby("word", sort=False).head(1)) for style, group in drawings.groupby("style", sort=False)]
+    rows = [
+        (style, group.groupby("word", sort=False).head(1)) for style, group in drawings.groupby("style", sort=False)
+    ]
     return sheet(rows, drawings["word"].nunique())

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
 from pretrain.config import Training
 from realera.artifacts import atomic_path, write_safetensors
-
 
 
 class Task(Protocol):
@@ -27,7 +27,6 @@ class Task(Protocol):
     def loss(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """{"loss": scalar to minimise, further scalars to log}."""
         ...
-
 
 
 def keep_freed_memory() -> None:
@@ -46,6 +45,7 @@ def train(
 
     Args:
         make_task: an importable function; each process calls it with its device.
+        params: seed, steps, batch size and learning rate of the stage.
         folder: scratch; holds the checkpoint and the log between runs.
         num_processes: data-parallel CPU processes of one thread each (gradients are averaged).
             A machine with a GPU uses one process on it.
@@ -58,9 +58,7 @@ def train(
     rendezvous = folder / "rendezvous"
     rendezvous.unlink(missing_ok=True)
     keep_freed_memory()
-    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
-        _worker, (num_processes, make_task, params, folder, ema_decay), nprocs=num_processes
-    )
+    spawn(_worker, (num_processes, make_task, params, folder, ema_decay), nprocs=num_processes)
     state = load_file(folder / "checkpoint.safetensors")
     prefix = "ema." if ema_decay else "model."
     weights = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
@@ -123,7 +121,7 @@ class Loop:
         self.step += 1
         if self.ema:
             decay = min(self.ema_decay, self.step / (self.step + 10))  # a young average follows quickly
-            torch._foreach_lerp_(self.ema, self.weights, 1 - decay)
+            torch._foreach_lerp_(self.ema, [w.detach() for w in self.weights], 1 - decay)
 
     def _learning_rate(self) -> float:
         warmup, steps = self.params.warmup_steps, self.params.steps
@@ -178,7 +176,8 @@ class Loop:
 def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     """Norms, biases and embedding tables are not decayed."""
     embeddings = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for weight in module.parameters():
         if weight.requires_grad:
             (decayed if weight.ndim >= 2 and id(weight) not in embeddings else free).append(weight)
@@ -192,7 +191,5 @@ def _average_gradients(weights: Iterable[nn.Parameter]) -> None:
     flat = torch._utils._flatten_dense_tensors(gradients)
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for gradient, mean in zip(
-        gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True
-    ):
+    for gradient, mean in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
         gradient.copy_(mean)

@@ -27,7 +27,7 @@ def generator_icons() -> Icons:
 
 def make_task(device: torch.device, latents: Path) -> UnetTask:
     params, icons = load_params(), generator_icons()
-    text_encoder = CLIPTextModel.from_pretrained(TEXT_ENCODER, subfolder="text_encoder")
+    text_encoder = CLIPTextModel.from_pretrained(TEXT_ENCODER, subfolder="text_encoder", dtype=torch.float32)
     unet = build_unet(params.unet, text_encoder.config.hidden_size, params.vae.latent_channels)
     return UnetTask(
         unet,

@@ -4,7 +4,7 @@ import torch
 import typer
 
 from pretrain.config import WORK, load_params
-from pretrain.data import IconSampler, Icons, load_icons
+from pretrain.data import Icons, IconSampler, load_icons
 from pretrain.training import train
 from pretrain.vae import VaeTask, build_vae, measure_vae
 from realera.artifacts import atomic_path, write_json

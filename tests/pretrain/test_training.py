@@ -1,9 +1,11 @@
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +18,7 @@ from pretrain.config import Training
 from pretrain.training import Loop, _decay_groups, step_generator
 
 TOY = Path(__file__).with_name("toy_training.py")
-PATIENCE = 120  # seconds that a process may take to start on a busy machine
+PATIENCE = 300  # seconds that a process may take to start on a busy machine
 CPU = torch.device("cpu")
 
 
@@ -44,7 +46,11 @@ class Toy:
 
     def run(self, **changed) -> "Toy":
         process = self.start(**changed)
-        _, errors = process.communicate(timeout=PATIENCE)
+        try:
+            _, errors = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            end(process)
+            raise
         assert process.returncode == 0, errors.decode()[-2000:]
         return self
 
@@ -59,6 +65,14 @@ class Toy:
     @property
     def workers(self) -> list[int]:
         return [int(path.name.removeprefix("pid-")) for path in self.folder.glob("pid-*")]
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill the program with all its processes."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
 
 
 def wait_until(condition, what: str) -> None:
@@ -89,10 +103,10 @@ def test_a_killed_run_goes_on_to_the_same_bytes(uninterrupted, tmp_path, victim)
         wait_until(toy.checkpoint.exists, "the first checkpoint")
         assert process.poll() is None
         assert len(toy.workers) == 2
-    finally:
         (os.killpg if victim == "the group" else os.kill)(process.pid, signal.SIGKILL)
-        process.communicate(timeout=PATIENCE)
-    wait_until(lambda: not any(map(is_running, toy.workers)), "the workers to end with their parent")
+        wait_until(lambda: not any(map(is_running, toy.workers)), "the workers to end with their parent")
+    finally:
+        end(process)
     assert not (toy.folder / "weights.safetensors").exists()
     toy.run()
     assert toy.checkpoint.read_bytes() == uninterrupted.checkpoint.read_bytes()
@@ -153,7 +167,7 @@ def test_warm_up_then_cosine_to_a_fiftieth(tmp_path):
     assert rates[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
     assert rates[4] == pytest.approx(0.1)  # the cosine starts where the warm-up ends
     assert rates[12] == pytest.approx(0.1 * (0.02 + 0.98 * 0.5))  # half-way
-    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
     assert loop._learning_rate() == pytest.approx(0.002)
 
 

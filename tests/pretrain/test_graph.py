@@ -1,0 +1,175 @@
+"""The pretrain graph from pinned packages to model cards, at smoke size, in a repository of its own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from transformers import CLIPModel, CLIPProcessor
+
+from pretrain.config import PARAMS, VOCABULARY, WORK, Params, Vocabulary
+from realera.config import load_yaml
+
+SMOKE = Path("pretrain/smoke.yaml")
+DVC_FILE = "pretrain/dvc.yaml"
+CORE = ("house", "castle", "tree", "cloud")
+REST = ("tent",)
+STAGES = ["fetch", "render", "caption", "judge", "text_encoder", "vae", "unet", "draw", "evaluate", "publish"]
+
+
+def merged(base: Mapping, overrides: Mapping) -> dict:
+    """`base` with the leaves of `overrides` in place of its own; every key of these must be in `base`."""
+    unknown = set(overrides) - set(base)
+    assert not unknown, f"{SMOKE} overrides what is not in {PARAMS}: {sorted(unknown)}"
+    changed = {k: merged(base[k], v) if isinstance(v, Mapping) else v for k, v in overrides.items()}
+    return {**base, **changed}
+
+
+def cut_vocabulary(path: Path) -> None:
+    """Keep the ten classes and a few other concepts."""
+    vocabulary = _read(path)
+    for tier, kept in (("core", CORE), ("rest", REST)):
+        vocabulary[tier] = {name: vocabulary[tier][name] for name in kept}
+    _write(vocabulary, path)
+
+
+def shrink(root: Path) -> None:
+    _write(merged(_read(root / PARAMS), _read(root / SMOKE)), root / PARAMS)
+    cut_vocabulary(root / VOCABULARY)
+
+
+def _read(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _write(value: Mapping, path: Path) -> None:
+    path.write_text(yaml.safe_dump(value, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def test_the_smoke_parameters_are_valid(repository, tmp_path):
+    (tmp_path / "pretrain").mkdir()
+    for path in (PARAMS, SMOKE, VOCABULARY):
+        shutil.copy(repository / path, tmp_path / path)
+    shrink(tmp_path)
+    params = load_yaml(tmp_path / PARAMS, Params)
+    trained = (params.vae, params.unet, params.judge, params.text_encoder)
+    assert max(training.steps for training in trained) <= 10
+    assert all(training.save_every < training.steps for training in trained)
+    assert len(load_yaml(tmp_path / VOCABULARY, Vocabulary).concepts()) == 10 + len(CORE) + len(REST)
+
+
+# the graph -------------------------------------------------------------------------------------------
+
+
+class Repository:
+    """A copy of the pipeline's sources under git and DVC."""
+
+    def __init__(self, root: Path, source: Path, home: Path):
+        self.root = root
+        binaries = str(Path(sys.executable).parent)
+        self.environment = os.environ | {
+            "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
+            "REALERA_SCRATCH": str(home / "scratch"),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc"),
+            "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc"),
+            "DVC_SITE_CACHE_DIR": str(home / "dvc-cache"),
+            "DVC_NO_ANALYTICS": "1",
+        }
+        self.environment.pop("PYTHONPATH", None)
+        listed = subprocess.check_output(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "pretrain", "realera"], cwd=source
+        )
+        for name in sorted(set(listed.decode().split("\0")) - {""}):
+            if (source / name).is_file() and not Path(name).is_relative_to(WORK) and not name.endswith("dvc.lock"):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source / name, root / name)
+        self.run("git", "init", "--quiet")
+        self.run("dvc", "init", "--quiet")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done.stdout
+
+    def reproduce(self) -> SimpleNamespace:
+        output = self.run("dvc", "repro", DVC_FILE)
+        ran = re.findall(r"Running stage '(?:[^':]*:)?(\w+)'", output)
+        return SimpleNamespace(output=output, ran=ran)
+
+
+@pytest.fixture(scope="module")
+def graph(repository, tmp_path_factory):
+    """The repository after one run, and what that run printed."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed: stage fetch needs it")
+    copy = Repository(tmp_path_factory.mktemp("repository"), repository, tmp_path_factory.mktemp("home"))
+    shrink(copy.root)
+    return SimpleNamespace(repository=copy, root=copy.root, first=copy.reproduce())
+
+
+@pytest.mark.slow
+class TestGraph:
+    """In this order: the last test changes a parameter."""
+
+    def test_every_stage_ran_once(self, graph):
+        assert sorted(graph.first.ran) == sorted(STAGES)
+        assert graph.first.ran[0] == "fetch"
+        assert graph.first.ran[-1] == "publish"
+
+    def test_stock_diffusers_draws(self, graph):
+        pipe = StableDiffusionPipeline.from_pretrained(graph.root / "data/models/tiny-sd")
+        image = pipe("a photo of the cat", num_inference_steps=2, guidance_scale=5.0).images[0]
+        assert image.size == (64, 64)
+        assert len(pipe.tokenizer) == 49_408
+        assert pipe.text_encoder.get_input_embeddings().num_embeddings == 49_408
+
+    def test_stock_transformers_loads_the_judge(self, graph):
+        folder = graph.root / "data/models/tiny-clip"
+        model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
+        inputs = processor(
+            text=["a cat", "a dog"], images=Image.new("RGB", (64, 64)), return_tensors="pt", padding=True
+        )
+        logits = model(**inputs.to(model.device)).logits_per_image
+        assert logits.shape == (1, 2)
+        assert logits.isfinite().all()
+
+    def test_the_generator_comes_with_its_evaluation(self, graph):
+        folder = graph.root / "data/models/tiny-sd"
+        summary = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        words = pd.read_csv(folder / "words.csv")
+        assert summary["classes"]["words"] == 10
+        assert summary["vocabulary_top1"]["words"] == 10 + len(CORE) + len(REST)
+        assert len(words[words["role"] == "synonym"]) == 30
+        for sheet in ("classes", "synonyms", "styles", "concepts", "vocabulary"):
+            with Image.open(folder / f"sheets/{sheet}.png") as picture:
+                assert min(picture.size) > 0
+
+    def test_the_cards_figures_are_the_evaluations(self, graph, check_generator_card, check_judge_card):
+        check_generator_card(graph.root / "data/models/tiny-sd")
+        check_judge_card(graph.root / "data/models/tiny-clip")
+
+    def test_no_scratch_is_left(self, graph):
+        scratch = Path(graph.repository.environment["REALERA_SCRATCH"])
+        assert list(scratch.iterdir()) == []
+
+    def test_a_second_run_does_nothing(self, graph):
+        assert graph.repository.reproduce().ran == []
+
+    def test_other_seeds_of_the_evaluation_train_nothing_again(self, graph):
+        params = _read(graph.root / PARAMS)
+        params["evaluate"]["seed"] += 1000
+        _write(params, graph.root / PARAMS)
+        assert graph.repository.reproduce().ran == ["draw", "evaluate", "publish"]
