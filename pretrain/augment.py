@@ -17,25 +17,25 @@ _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.
 class Strength:
     """How far a picture may be changed: the spreads of the geometry, the rates of everything else."""
 
-    rotate: float = 0.18  # radians
-    shear: float = 0.1
-    stretch: float = 0.15
-    shift: float = 0.1  # of half the picture's side
-    zoom_out: float = 0.25
-    zoom_in: float = 0.15
-    perspective: float = 0.1
-    warp: float = 0.04  # smooth local displacement, of half the side
-    background: float = 0.3
-    jitter: float = 0.2
-    hue: float = 0.3
-    recolor: float = 0.4  # share of icons whose hue, lightness or saturation is changed
-    gray: float = 0.08
-    invert: float = 0.03
-    outline: float = 0.1
-    sketch: float = 0.06
+    rotate: float = 0.12  # radians
+    shear: float = 0.06
+    stretch: float = 0.1
+    shift: float = 0.08  # of half the picture's side
+    zoom_out: float = 0.2
+    zoom_in: float = 0.1
+    perspective: float = 0.05
+    warp: float = 0.025  # smooth local displacement, of half the side
+    background: float = 0.15
+    jitter: float = 0.15
+    hue: float = 0.2
+    recolor: float = 0.3  # share of icons whose hue, lightness or saturation is changed
+    gray: float = 0.05
+    invert: float = 0.0
+    outline: float = 0.06
+    sketch: float = 0.03
     soften: float = 0.4
-    noise: float = 0.2
-    cutout: float = 0.15
+    noise: float = 0.1
+    cutout: float = 0.08
 
 
 MILD = Strength(

@@ -45,9 +45,10 @@ image = pipe("a photo of the cat", num_inference_steps=25, guidance_scale=5.0).i
 ## How well it draws
 
 Read by [tiny-clip](../tiny-clip/README.md), which shares no weights, seed or split with it. Prompt
-"a photo of the WORD", DDIM {steps} steps, guidance {guidance}, {per_word} images a word, seeds from
-{seed} up (training used none of them). Mean and 95% interval (over words: bootstrap of words; over
-images: bootstrap of images). All of it is in `evaluation.json`, word by word in `words.csv`.
+"a photo of the WORD", DDIM {steps} steps, guidance {guidance}, {per_word} images a word of the ten
+classes and their synonyms, {per_core} of the core concepts, {per_rest} of the rest, seeds from {seed} up
+(training used none of them). Mean and 95% interval (over words: bootstrap of words; over images: bootstrap of
+images). All of it is in `evaluation.json`, word by word in `words.csv`.
 
 | reading | figure | over |
 |---|---|---|
@@ -172,7 +173,9 @@ def generator_card(
         millions=num_parameters / 1e6,
         steps=evaluate.num_inference_steps,
         guidance=evaluate.guidance_scale,
-        per_word=evaluate.images_per_word,
+        per_word=evaluate.images_per_word["classes"],
+        per_core=evaluate.images_per_word["core"],
+        per_rest=evaluate.images_per_word["rest"],
         seed=evaluate.seed,
         rows=_summary_rows(summary, len(vocabulary["concepts"])),
         worst_class=worst_class["word"],

@@ -123,7 +123,7 @@ class Evaluate(Section):
     seed: int
     num_inference_steps: int = Field(ge=1)
     guidance_scale: float = Field(ge=1)
-    images_per_word: int = Field(ge=1)
+    images_per_word: dict[str, int]
     images_per_style: int = Field(ge=1)
     batch_size: int = Field(ge=1)
 

@@ -125,21 +125,23 @@ class PrototypeTask:
         self.concept_ids = torch.tensor([self.names.index(name) for name in icons.concepts])
         self.style_ids = torch.tensor([self.styles.index(vendor) for vendor in icons.vendors])
         self.vocabulary = CompactVocabulary(tokenizer, captions.all_texts(self.styles, none))
+        self.image = ConvNet(params.image_width, params.projection_dim)
+        num_prototypes = self.num_subjects + len(self.styles)
+        self.table = nn.Parameter(torch.randn(num_prototypes, params.projection_dim))
+        self.log_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE))
         self.module = nn.Module()
-        self.module.image = ConvNet(params.image_width, params.projection_dim)
-        self.module.prototypes = nn.Parameter(torch.randn(self.num_subjects + len(self.styles), params.projection_dim))
-        self.module.log_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE))
+        self.module.image, self.module.prototypes, self.module.log_scale = self.image, self.table, self.log_scale
 
     def text_features(self, ids: torch.Tensor) -> torch.Tensor:
         """[texts, tokens] -> [texts, projection_dim]."""
         raise NotImplementedError
 
     def scale(self) -> torch.Tensor:
-        return self.module.log_scale.clamp(max=MAX_LOG_SCALE).exp()
+        return self.log_scale.clamp(max=MAX_LOG_SCALE).exp()
 
     def prototypes(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Unit vectors of the subjects [S, d] and of the styles [V, d]."""
-        subjects, styles = unit(self.module.prototypes).split([self.num_subjects, len(self.styles)])
+        subjects, styles = unit(self.table).split([self.num_subjects, len(self.styles)])
         return subjects, styles
 
     def text_loss(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -206,18 +208,18 @@ class TextEncoderTask(PrototypeTask):
     ):
         super().__init__(icons, tokenizer, captions, params, tier_weights, device, none=False)
         config = text_config(len(self.vocabulary), self.vocabulary.eos_token_id, params)
-        self.module.text = CLIPTextModelWithProjection(config)
+        self.module.text = self.text = CLIPTextModelWithProjection(config)
         self.module.to(self.device)
 
     def text_features(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.module.text(ids).text_embeds
+        return self.text(ids).text_embeds
 
     def loss(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         rows = self.sampler.sample(self.params.batch_size, generator)
         images = augment(self.icons.rgba[rows].float() / 255, IMAGE_SIZE, generator, MILD)
         concepts, styles = self.concept_ids[rows].to(self.device), self.style_ids[rows].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            features = self.module.image(((images - MEAN) / STD).to(self.device))
+            features = self.image(((images - MEAN) / STD).to(self.device))
         logits, concept_loss, style_loss = self.readings(features, concepts, styles)
         text_loss, distance = self.text_loss(generator)
         return {
@@ -285,20 +287,21 @@ class JudgeTask(PrototypeTask):
         device: torch.device | str = "cpu",
     ):
         super().__init__(icons, tokenizer, captions, params, params.tier_weights, device, none=True)
-        self.module.clip = CLIPModel(clip_config(len(self.vocabulary), self.vocabulary.eos_token_id, params))
-        mimic_convolutions(self.module.clip.vision_model)
-        self.module.clip.logit_scale.requires_grad_(False)  # `log_scale` is trained, export() copies it
+        self.module.clip = self.clip = CLIPModel(
+            clip_config(len(self.vocabulary), self.vocabulary.eos_token_id, params)
+        )
+        mimic_convolutions(self.clip.vision_model)
+        self.clip.logit_scale.requires_grad_(False)  # `log_scale` is trained, export() copies it
         tiers = [captions.concepts[name].tier for name in self.names]
         self.class_ids = torch.tensor([i for i, tier in enumerate(tiers) if tier == "classes"])
         self.module.to(self.device)
 
     def text_features(self, ids: torch.Tensor) -> torch.Tensor:
-        clip = self.module.clip
-        return clip.text_projection(clip.text_model(input_ids=ids).pooler_output)
+        return self.clip.text_projection(self.clip.text_model(input_ids=ids).pooler_output)
 
     def image_features(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """[n 3 64 64] -> [n d], from the class token and a random share of the patches."""
-        vision = self.module.clip.vision_model
+        vision = self.clip.vision_model
         tokens = vision.embeddings(pixels)
         low = self.params.patch_keep
         share = low + (1 - low) * float(torch.rand((), generator=generator))
@@ -307,7 +310,7 @@ class JudgeTask(PrototypeTask):
         keep = F.pad(order[:, : round(share * num_patches)], (1, 0)).to(tokens.device)  # token 0 is the class token
         tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[2]))
         hidden = vision.encoder(inputs_embeds=vision.pre_layrnorm(tokens)).last_hidden_state
-        return self.module.clip.visual_projection(vision.post_layernorm(hidden[:, 0]))
+        return self.clip.visual_projection(vision.post_layernorm(hidden[:, 0]))
 
     def loss(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         rows = self.sampler.sample(self.params.batch_size, generator)
@@ -317,7 +320,7 @@ class JudgeTask(PrototypeTask):
         targets[:num_none] = len(self.names)
         targets = targets.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            taught = self.module.image(pixels)
+            taught = self.image(pixels)
             learned = self.image_features(pixels, generator)
         teacher_logits, teacher_loss = self._subject_loss(taught, targets, styles)
         logits, student_loss = self._subject_loss(learned, targets, styles)

@@ -52,11 +52,12 @@ def subjects(vocabulary: dict, params: Evaluate) -> list[Subject]:
     """Every concept's name, the classes' synonyms, and each style on the best known concepts."""
     concepts = vocabulary["concepts"]
     found = [
-        Subject("name", name, name, entry["tier"], None, params.images_per_word) for name, entry in concepts.items()
+        Subject("name", name, name, entry["tier"], None, params.images_per_word[entry["tier"]])
+        for name, entry in concepts.items()
     ]
     classes = {name: entry for name, entry in concepts.items() if entry["tier"] == "classes"}
     found += [
-        Subject("synonym", word, name, "classes", None, params.images_per_word)
+        Subject("synonym", word, name, "classes", None, params.images_per_word["classes"])
         for name, entry in classes.items()
         for word in entry["synonyms"]
     ]
