@@ -20,8 +20,11 @@ class Caption:
     style: str | None
 
 
+_SOUNDS_ELSE = {"unicorn": "a", "ufo": "a", "ewe": "a", "hourglass": "an"}
+
+
 def article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+    return _SOUNDS_ELSE.get(word, "an" if word[0] in "aeiou" else "a")
 
 
 def fill(template: str, word: str) -> str:

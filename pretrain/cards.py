@@ -101,7 +101,7 @@ epsilon prediction, Stable Diffusion's betas, min-SNR weight, {unet_steps} steps
 ## Limits
 
 - It knows emoji art: one object on white, no scenes, no people, no counting, no relations.
-- It learned each concept from 4 to 36 drawings and largely remembers them; variety is small.
+- It learned each concept from {fewest} to {most} drawings and largely remembers them; variety is small.
 - {drawings_held_out} was kept from generator and judge alike, so that the judge could be tested on it.
 - Figures come from our own judge. It was tested on art that it never saw (see its card), yet it is no person.
 
@@ -193,6 +193,8 @@ def generator_card(
         unet_steps=params.unet.steps,
         unet_batch=params.unet.batch_size * params.num_processes,
         drawings_held_out=f"The `{params.render.held_out}` set",
+        fewest=min(entry["num_drawings"] for entry in vocabulary["concepts"].values()),
+        most=max(entry["num_drawings"] for entry in vocabulary["concepts"].values()),
         licences=licences,
     )
 

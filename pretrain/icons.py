@@ -122,16 +122,18 @@ def _plain_hexcode(hexcode: str) -> str:
 
 
 def _svg(icon_set: dict, name: str) -> str:
-    if name in icon_set.get("aliases", {}):
-        name = icon_set["aliases"][name]["parent"]
-    icon = icon_set["icons"][name]
+    alias = icon_set.get("aliases", {}).get(name, {})
+    icon = icon_set["icons"][alias.get("parent", name)]
     width = icon.get("width", icon_set.get("width", 16))
     height = icon.get("height", icon_set.get("height", 16))
     side = max(width, height)  # a square view: nothing is stretched, the drawing stays centred
     left = icon.get("left", 0) - (side - width) / 2
     top = icon.get("top", 0) - (side - height) / 2
     view_box = f"{left} {top} {side} {side}"
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view_box}">{icon["body"]}</svg>'
+    body = icon["body"]
+    if alias.get("hFlip"):
+        body = f'<g transform="translate({2 * left + side} 0) scale(-1 1)">{body}</g>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view_box}">{body}</svg>'
 
 
 def render(icon: Icon, size: int) -> bytes:

@@ -11,7 +11,7 @@ CELL, LABEL = 64, 150
 
 def sheet(rows: Sequence[tuple[str, pd.DataFrame]], per_row: int, columns: int = 1) -> Image.Image:
     """`rows` of (label, drawings); `columns` rows stand side by side."""
-    num_lines = -(-len(rows) // columns)
+    num_lines = max(1, -(-len(rows) // columns))
     width = LABEL + per_row * CELL
     picture = Image.new("RGB", (columns * width, num_lines * CELL), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)

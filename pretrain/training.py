@@ -1,5 +1,6 @@
 """The training loop of every trained stage: seeded by step, data-parallel, resumable, with remaining time."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -92,8 +93,12 @@ def _worker(
 
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """A generator of its own for each step and rank: resuming needs no generator state."""
-    return torch.Generator().manual_seed((seed << 40) + (step << 8) + rank)
+    """A generator of its own for each step and rank: resuming needs no generator state.
+
+    Hashed, because torch's CPU generator looks at the low 32 bits of its seed only.
+    """
+    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 class Loop:
@@ -168,7 +173,7 @@ class Loop:
             self.optimizer.state[weight] = {key: value.to(weight.device) for key, value in saved.items()}
             if self.ema:
                 self.ema[i].copy_(state[f"ema.{name}"])
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, pd.errors.EmptyDataError):  # killed before the first logged step
             log = pd.read_csv(self.folder / "log.csv")
             self.rows = log[log["step"] <= self.step].to_dict("records")
 

@@ -36,7 +36,7 @@ def make_task(device: torch.device) -> JudgeTask:
 
 def main() -> None:
     params, tokenizer, captions = load_params(), build_tokenizer(MERGES), load_captions()
-    settings = [params.judge.model_dump(), params.caption.model_dump(), params.render.held_out]
+    settings = [params.judge.model_dump(), params.caption.model_dump(), params.render.model_dump()]
     with scratch("judge", fingerprint(settings, [ICONS, VOCABULARY])) as folder:
         weights, log = train(make_task, params.judge, folder, params.num_processes, params.judge.ema_decay)
         task = make_task(torch.device("cpu"))

@@ -25,7 +25,7 @@ def make_task(device: torch.device) -> TextEncoderTask:
 
 def main() -> None:
     params = load_params()
-    settings = [params.text_encoder.model_dump(), params.caption.model_dump()]
+    settings = [params.text_encoder.model_dump(), params.caption.model_dump(), params.render.model_dump()]
     with scratch("text_encoder", fingerprint(settings, [ICONS, VOCABULARY])) as folder:
         ema_decay = params.text_encoder.ema_decay
         weights, log = train(make_task, params.text_encoder, folder, params.num_processes, ema_decay)

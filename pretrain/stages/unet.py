@@ -44,7 +44,8 @@ def make_task(device: torch.device, latents: Path) -> UnetTask:
 
 def main() -> None:
     params = load_params()
-    key = fingerprint([params.unet.model_dump(), params.caption.model_dump()], [ICONS, VAE, TEXT_ENCODER, VOCABULARY])
+    settings = [params.unet.model_dump(), params.caption.model_dump(), params.render.model_dump()]
+    key = fingerprint(settings, [ICONS, VAE, TEXT_ENCODER, VOCABULARY])
     with scratch("unet", key) as folder:
         latents = folder / "latents.safetensors"
         if not latents.exists():

@@ -27,7 +27,7 @@ def make_task(device: torch.device) -> VaeTask:
 
 def main() -> None:
     params = load_params()
-    key = fingerprint([params.vae.model_dump(), params.caption.tier_weights], [ICONS])
+    key = fingerprint([params.vae.model_dump(), params.caption.tier_weights, params.render.model_dump()], [ICONS])
     with scratch("vae", key) as folder:
         weights, log = train(make_task, params.vae, folder, params.num_processes)
         vae = build_vae(params.vae)
