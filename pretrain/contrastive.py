@@ -46,6 +46,7 @@ from pretrain.data import Icons, IconSampler
 IMAGE_SIZE = 64
 MEAN = STD = 0.5  # pixels go in as -1..1
 FIRST_LOG_SCALE, MAX_LOG_SCALE = 2.6593, 4.6052  # log of 1/0.07 and of 100, as in CLIP
+MATCH = 5.0  # weight of the distance between the two embeddings beside that of their answers
 TOKEN_TABLE = "embeddings.token_embedding.weight"
 
 
@@ -325,12 +326,17 @@ class JudgeTask(PrototypeTask):
         teacher_logits, teacher_loss = self._subject_loss(taught, targets, styles)
         logits, student_loss = self._subject_loss(learned, targets, styles)
         distill_loss = F.cross_entropy(logits, teacher_logits.detach().softmax(1))
+        match = (1 - (unit(learned) * unit(taught.detach())).sum(1)).mean()  # carries the style, too
         text_loss, distance = self.text_loss(generator)
         right, teacher_right = logits.argmax(1) == targets, teacher_logits.argmax(1) == targets
         return {
-            "loss": teacher_loss + student_loss + self.params.distill_weight * distill_loss + text_loss,
+            "loss": teacher_loss
+            + student_loss
+            + self.params.distill_weight * (distill_loss + MATCH * match)
+            + text_loss,
             "student": student_loss.detach(),
             "teacher": teacher_loss.detach(),
+            "match": match.detach(),
             "distance": distance,
             "accuracy": right[num_none:].float().mean(),
             "teacher_accuracy": teacher_right[num_none:].float().mean(),
