@@ -17,27 +17,27 @@ import torch
 from torch import nn
 
 from pretrain.config import Training
-from pretrain.training import train
+from pretrain.training import step_generator, train
 from realera.artifacts import atomic_path, write_safetensors
 
 SETTINGS = {"learning_rate": 0.05, "weight_decay": 0.1, "warmup_steps": 5}
-BATCH, WIDTH = 8, 4
+BATCH, WIDTH, SEED = 8, 4, 3
 
 
 class ToyTask:
     """Learns a linear map through two layers and a norm whose weight stays as it is."""
 
     def __init__(self, device: torch.device, joined: int, pause: float):
-        self.joined, self.pause = joined, pause
+        self.joined, self.pause, self.step = joined, pause, 0
         self.module = nn.Sequential(nn.Linear(WIDTH, 16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 1)).to(device)
         self.module[2].weight.requires_grad_(False)
 
     def loss(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """With `joined` = n the batches of n ranks together, as rank 0 finds them from its generator's seed."""
+        """With `joined` = n the batches that n ranks would draw at this step, together."""
         time.sleep(self.pause)
-        seeds = [generator.initial_seed() + rank for rank in range(self.joined)]
-        batches = [torch.randn(BATCH, WIDTH, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        inputs = torch.cat(batches) if self.joined else torch.randn(BATCH, WIDTH, generator=generator)
+        ranks = [step_generator(SEED, self.step, rank) for rank in range(self.joined)] or [generator]
+        inputs = torch.cat([torch.randn(BATCH, WIDTH, generator=own) for own in ranks])
+        self.step += 1
         target = inputs @ torch.arange(1.0, WIDTH + 1)[:, None]
         error = (self.module(inputs) - target).square().mean()
         return {"loss": error, "error": error.detach()}
@@ -54,7 +54,7 @@ def main() -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     factory = partial(make_task, folder=str(folder), joined=options.get("joined", 0), pause=options.get("pause", 0.0))
     training = Training(
-        seed=3, steps=options["steps"], batch_size=BATCH, save_every=options.get("save_every", 10), **SETTINGS
+        seed=SEED, steps=options["steps"], batch_size=BATCH, save_every=options.get("save_every", 10), **SETTINGS
     )
     weights, log = train(factory, training, scratch, options["num_processes"], options.get("ema_decay", 0.0))
     log.to_csv(folder / "returned.csv", index=False)
