@@ -123,6 +123,9 @@ from transformers import CLIPModel, CLIPProcessor
 
 model = CLIPModel.from_pretrained("data/models/tiny-clip")
 processor = CLIPProcessor.from_pretrained("data/models/tiny-clip")
+texts = ["a photo of the cat", "a photo of the dog", "nothing recognizable"]
+inputs = processor(text=texts, images=image, padding=True, return_tensors="pt")
+print(model(**inputs).logits_per_image.softmax(dim=-1))
 ```
 
 ## How well it sees

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from realera.metrics.clip import class_probabilities
@@ -31,9 +32,9 @@ def test_stock_diffusers_loads_the_generator(tiny_sd):
 def test_stock_transformers_loads_the_judge(tiny_clip):
     model = CLIPModel.from_pretrained(tiny_clip)
     processor = CLIPProcessor.from_pretrained(tiny_clip)
-    inputs = processor(text=["a cat"], return_tensors="pt")
+    inputs = processor(text=["a cat", "a dog"], images=Image.new("RGB", (64, 64)), padding=True, return_tensors="pt")
     with torch.no_grad():
-        assert model.get_text_features(**inputs).pooler_output.isfinite().all()
+        assert model(**inputs).logits_per_image.isfinite().all()
 
 
 def test_tokenizers_are_the_real_one(pipe, judge):
