@@ -27,6 +27,8 @@ def test_stock_diffusers_loads_the_generator(tiny_sd):
     assert pipe.unet.config.sample_size * pipe.vae_scale_factor == 64
     widths = {m.to_k.weight.shape[0] for name, m in pipe.unet.named_modules() if name.endswith("attn2")}
     assert len(widths) >= 2, "cross-attention of several widths"
+    image = pipe("a photo of the cat", num_inference_steps=2, guidance_scale=5.0).images[0]
+    assert image.size == (64, 64)
 
 
 def test_stock_transformers_loads_the_judge(tiny_clip):

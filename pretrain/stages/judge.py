@@ -1,11 +1,9 @@
 """Stage judge: train tiny-clip, set its temperature, measure it on a vendor that nothing was trained on."""
 
-from pathlib import Path
-
 import torch
 import typer
-from transformers import CLIPModel
 
+from pretrain.assemble import ask_for_float32
 from pretrain.calibrate import calibrate, evaluate_judge
 from pretrain.captions import CaptionSampler
 from pretrain.config import VOCABULARY, WORK, load_params, load_vocabulary
@@ -13,7 +11,7 @@ from pretrain.contrastive import JudgeTask, build_processor
 from pretrain.data import Icons, load_icons
 from pretrain.tokenizer import build_tokenizer
 from pretrain.training import train
-from realera.artifacts import atomic_path, read_json, write_json
+from realera.artifacts import atomic_path, write_json
 from realera.scratch import fingerprint, scratch
 
 ICONS, MERGES = WORK / "icons.parquet", WORK / "packages/bpe_merges.txt"
@@ -37,15 +35,6 @@ def make_task(device: torch.device) -> JudgeTask:
     return JudgeTask(icons, build_tokenizer(MERGES), load_captions(), load_params().judge, device)
 
 
-def save_half(clip: CLIPModel, folder: Path) -> None:
-    """Weights in float16 for the repository's sake; the config asks for float32, as the processor's pixels are."""
-    clip.half().save_pretrained(folder)
-    config = read_json(folder / "config.json")
-    for part in (config, config["text_config"], config["vision_config"]):
-        part["dtype"] = "float32"
-    write_json(config, folder / "config.json")
-
-
 def main() -> None:
     params, tokenizer, captions = load_params(), build_tokenizer(MERGES), load_captions()
     settings = [params.judge.model_dump(), params.caption.model_dump(), params.render.model_dump()]
@@ -58,7 +47,8 @@ def main() -> None:
         clip.half().float()  # measured as published: rounded to float16
         report = evaluate_judge(clip, tokenizer, held_out, val_icons, captions, task.styles, params.judge.seed)
         with atomic_path(WORK / "tiny-clip") as target:
-            save_half(clip, target)
+            clip.half().save_pretrained(target)
+            ask_for_float32(target)
             build_processor(tokenizer).save_pretrained(target)
             write_json(report, target / "evaluation.json")
         with atomic_path(WORK / "judge_log.csv") as path:
