@@ -142,6 +142,8 @@ def test_it_learns_and_logs(uninterrupted):
     assert list(log["step"]) == [20, 40, 60]
     assert {"loss", "error", "lr"} <= set(log.columns)
     assert log["error"].iloc[-1] < log["error"].iloc[0]
+    unfit = 1 + 4 + 9 + 16  # the mean square of the toy's target: the error of predicting nothing
+    assert log["error"].iloc[-1] < 0.1 * unfit
 
 
 # the loop --------------------------------------------------------------------------------------------
