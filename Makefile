@@ -1,21 +1,27 @@
+# make demo       set up if needed, erase the default concept on the embedded model, show the result
 # make setup      create .venv with the locked versions
 # make test       set up if needed, lint, run every test that is not slow
 # make test-slow  the tests marked slow (the pretrain graph at smoke size)
+# make fullsize   all stages on a random checkpoint of Stable Diffusion v1.4's size (24 GiB, about 4 GB of disk)
 # make format     let ruff rewrite the code
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
-CODE := realera pretrain tests
+CODE := realera stages pretrain tools tests
 
 # the tests find dvc and realera as a user with an activated .venv does
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup lint format test test-slow
+.PHONY: help demo setup lint format test test-slow fullsize
 
 help:
 	@sed -n 's/^# //p' Makefile
+
+demo: $(STAMP)
+	$(BIN)/dvc repro
+	$(BIN)/python stages/report.py --show
 
 setup: $(STAMP)
 
@@ -40,3 +46,6 @@ test: lint
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+fullsize: $(STAMP)
+	$(BIN)/python tools/fullsize.py run

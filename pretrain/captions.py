@@ -7,6 +7,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from pretrain.config import Captions, Concept
+from realera.prompts import article
 
 MAX_TOKENS = 77
 
@@ -18,13 +19,6 @@ class Caption:
     text: str
     concept: str | None
     style: str | None
-
-
-_SOUNDS_ELSE = {"unicorn": "a", "ufo": "a", "ewe": "a", "hourglass": "an"}
-
-
-def article(word: str) -> str:
-    return _SOUNDS_ELSE.get(word, "an" if word[0] in "aeiou" else "a")
 
 
 def fill(template: str, word: str) -> str:

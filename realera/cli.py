@@ -4,12 +4,20 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from realera.errors import RealEraError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+    from PIL import Image
+
+    from realera.config import Params
+    from realera.finished import Finished
 
 app = typer.Typer(
     help="Erase a concept from a text-to-image model, and see what it draws.",
@@ -17,78 +25,203 @@ app = typer.Typer(
     add_completion=False,
 )
 
+Prompt = Annotated[str, typer.Argument(help="What to draw, for instance 'a photo of a cat'.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the first image.")]
+Num = Annotated[int, typer.Option(min=1, help="Images, with seeds one after the other, in a grid.")]
+Out = Annotated[Path, typer.Option(help="The PNG to write.")]
+ModelId = Annotated[str | None, typer.Option(help="Folder, hub id or .safetensors file.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
+Dtype = Annotated[str | None, typer.Option(help="auto, float32, float16 or bfloat16.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Scheduler = Annotated[str | None, typer.Option(help="model, ddim, pndm, euler or dpmsolver.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option(min=0, help="Weight of the prompt.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images at once.")]
+ParamsFile = Annotated[Path, typer.Option(help="Parameters that the options override.")]
+PARAMS = Path("params.yaml")
 
-@app.callback()
-def main() -> None:
-    """Keep `draw` a named command while it is the only one."""
+
+class Format(StrEnum):
+    """The values of `--format`; `realera.export.FORMATS` says what each one writes."""
+
+    pipeline = "pipeline"
+    kv = "kv"
+    lora = "lora"
+    single_file = "single-file"
+
+
+class FileDtype(StrEnum):
+    """Number formats of weights on disk."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
 
 
 @app.command()
 def draw(
-    prompt: Annotated[str, typer.Argument(help="What to draw, for instance 'a photo of a cat'.")],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("out.png"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first image.")] = 0,
-    num: Annotated[int, typer.Option(min=1, help="Images, with seeds one after the other, in a grid.")] = 1,
-    model: Annotated[str | None, typer.Option(help="Folder, hub id or .safetensors file.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, float16 or bfloat16.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="model, ddim, pndm, euler or dpmsolver.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0, help="Weight of the prompt.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
-    params: Annotated[Path, typer.Option(help="Parameters that the options override.")] = Path("params.yaml"),
+    prompt: Prompt,
+    out: Out = Path("out.png"),
+    seed: Seed = 0,
+    num: Num = 1,
+    concept: Annotated[str | None, typer.Option(help="Draw with the model that this was erased from.")] = None,
+    model: ModelId = None,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    scheduler: Scheduler = None,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    batch_size: BatchSize = None,
+    params: ParamsFile = PARAMS,
 ) -> None:
     """Draw a prompt to a PNG; several images make a grid."""
     with _one_line_errors():
         _check_suffix(out)
-        given = _load_params(params)
-        model_options = _override(given.model, id=model, revision=revision, dtype=dtype, device=device)
-        draw_options = _override(
-            given.draw,
-            scheduler=scheduler,
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            batch_size=batch_size,
+        given = _with_options(
+            _load_params(params),
+            {"id": model, "revision": revision, "dtype": dtype, "device": device},
+            {
+                "scheduler": scheduler,
+                "num_inference_steps": steps,
+                "guidance_scale": guidance_scale,
+                "batch_size": batch_size,
+            },
         )
-        images = _draw(prompt, range(seed, seed + num), model_options, draw_options)
-        _save_grid(images, out)
+        pipe = _open(given, concept)
+        images = _draw(pipe, prompt, range(seed, seed + num), given)
+        _save_grid(images, min(num, 8), out)
         typer.echo(out)
 
 
-def _draw(prompt: str, seeds: range, model_options: dict[str, Any], draw_options: dict[str, Any]) -> list:
+@app.command()
+def compare(
+    prompt: Prompt,
+    concept: Annotated[str, typer.Option(help="What was erased: a preset's name.")],
+    out: Out = Path("compare.png"),
+    seed: Seed = 0,
+    num: Annotated[int, typer.Option(min=1, max=32, help="Pairs, with seeds one after the other.")] = 4,
+    device: Device = None,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Draw a prompt with the base and the erased model: base above, erased below, same seeds."""
+    with _one_line_errors():
+        _check_suffix(out)
+        drawing = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+        given = _with_options(_load_params(params), {"device": device}, drawing)
+        files = _find(given, concept)
+        from realera.erased import apply_erasure
+
+        pipe, seeds = _open(given, None), range(seed, seed + num)
+        images = _draw(pipe, prompt, seeds, given)
+        apply_erasure(pipe, files.kv_patch, files.lora)
+        images += _draw(pipe, prompt, seeds, given)
+        _save_grid(images, num, out)
+        typer.echo(out)
+
+
+@app.command()
+def export(
+    concept: Annotated[str, typer.Argument(help="What was erased: a preset's name, for instance airplane.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="pipeline: a diffusers folder. kv: the cross-attention's K and V weights. lora: the LoRA, with the "
+            "weights that it belongs on. single-file: one file for ComfyUI and A1111."
+        ),
+    ] = Format.pipeline,
+    keep_lora: Annotated[bool, typer.Option("--keep-lora", help="Leave the LoRA out of the weights.")] = False,
+    dtype: Annotated[FileDtype, typer.Option(help="Of the weights on disk.")] = FileDtype.float32,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=0.5, help="single-file: the part of a change that ranks may leave out.")
+    ] = 1e-5,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Write an erasure as a folder for others, with a model card."""
+    with _one_line_errors():
+        given = _load_params(params)
+        files = _find(given, concept)
+        _quiet_libraries()
+        from realera import export as exporting
+
+        options = exporting.Options(keep_lora, dtype.value, tolerance)
+        exporting.export(files, format.value, out, options, force)
+        typer.echo(out)
+
+
+@app.command()
+def doctor(params: Annotated[Path, typer.Option(help="Parameters that name the models.")] = PARAMS) -> None:
+    """Say what is installed and found here; exits with 1 if something needed is missing."""
+    from realera.doctor import examine
+
+    findings = examine(params)
+    for finding in findings:
+        typer.echo(finding.line())
+    if any(finding.is_bad for finding in findings):
+        raise typer.Exit(1)
+
+
+def _open(params: "Params", concept: str | None) -> "StableDiffusionPipeline":
+    """Open the model of the parameters; with a concept, the model that it was erased from."""
+    files = None if concept is None else _find(params, concept)
     _quiet_libraries()
-    from realera import models, sampling
+    from realera import models
+    from realera.erased import apply_erasure
 
-    scheduler = draw_options.pop("scheduler")
-    pipe = models.open_pipeline(**model_options)
-    models.use_scheduler(pipe, scheduler)
+    pipe = models.open_pipeline(**params.model.model_dump())
+    models.use_scheduler(pipe, params.generate.scheduler)
+    if files is not None:
+        apply_erasure(pipe, files.kv_patch, files.lora)
+    return pipe
+
+
+def _draw(pipe: "StableDiffusionPipeline", prompt: str, seeds: range, params: "Params") -> list["Image.Image"]:
+    from realera import sampling
+
+    options = params.generate.model_dump(include={"num_inference_steps", "guidance_scale", "batch_size"})
     progress = len(seeds) > 1 and sys.stderr.isatty()
-    return list(sampling.draw(pipe, [prompt] * len(seeds), seeds, progress=progress, **draw_options))
+    return list(sampling.draw(pipe, [prompt] * len(seeds), seeds, progress=progress, **options))
 
 
-def _load_params(path: Path) -> Any:
+def _find(params: "Params", concept: str) -> "Finished":
+    from realera.finished import find_erasure
+
+    return find_erasure(concept, params)
+
+
+def _load_params(path: Path) -> "Params":
     from realera.config import load_params
 
     return load_params(path)
 
 
-def _override(section: Any, **options: Any) -> dict[str, Any]:
-    """Return the section's values with the options that were given.
-
-    Another model than the section's does not take over its revision and config.
-    """
-    values = section.model_dump()
-    if options.get("id") is not None:
-        values |= {"revision": None, "config": None}
-    return values | {name: value for name, value in options.items() if value is not None}
+def _with_options(params: "Params", model: dict[str, Any], drawing: dict[str, Any]) -> "Params":
+    """Return the parameters with the options that were given."""
+    sections = {
+        "model": params.model.model_copy(update=_given_model(model)),
+        "generate": params.generate.model_copy(update=_given(drawing)),
+    }
+    return params.model_copy(update=sections)
 
 
-def _save_grid(images: list, path: Path) -> None:
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _given_model(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the given options; another model does not take over revision and config of the section's."""
+    dropped = {} if options.get("id") is None else {"revision": None, "config": None}
+    return dropped | _given(options)
+
+
+def _save_grid(images: list["Image.Image"], columns: int, path: Path) -> None:
     from realera.artifacts import atomic_path
     from realera.sampling import image_grid
 
-    columns = min(len(images), 8)
     with atomic_path(path) as temporary:
         image_grid(images, columns).save(temporary, format="PNG")
 

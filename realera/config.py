@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from realera import project
 from realera.errors import ConfigError
@@ -43,21 +43,120 @@ class JudgeParams(Section):
     revision: str | None
 
 
-class DrawParams(Section):
-    """How `realera draw` samples."""
+class EncodeParams(Section):
+    """How many of a preset's templates are encoded, and how."""
+
+    num_templates: int = Field(ge=1)
+    num_preserve_templates: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class SamplerParams(Section):
+    """Neighbor and beyond samples (equations 3 to 6, Algorithm 1)."""
+
+    M: int = Field(ge=0)
+    N: int = Field(ge=0)
+    D1: float = Field(gt=0)
+    D1_anchor: float = Field(ge=0)
+    D2: float = Field(gt=0)
+    S1: float = Field(gt=-1, le=1)
+    S2: float = Field(ge=-1, lt=1)
+    span: Literal["concept", "concept_to_eot", "concept_to_end"]
+    noise: Literal["per_token", "shared"]
+    units: Literal["relative", "absolute"]
+    direction: Literal["paper", "isotropic"]
+    source: Literal["noise", "text"]
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.D1_anchor > self.D1:
+            raise ValueError(f"D1_anchor no larger than D1 = {self.D1}, found {self.D1_anchor}")
+        if self.N > 0 and self.D2 <= self.D1:
+            raise ValueError(f"D2 larger than D1 = {self.D1} (beyond lies outside), found {self.D2}")
+        if self.S2 >= self.S1:
+            raise ValueError(f"S2 smaller than S1 = {self.S1} (S1 is the upper cosine), found {self.S2}")
+        return self
+
+
+class SolverParams(Section):
+    """The closed form (equation 7)."""
+
+    enabled: bool
+    lambda1: float = Field(ge=0)
+    ridge: float = Field(gt=0)
+    sums: Literal["raw", "normalized"]
+    neighbor_weight: float = Field(ge=0)
+    beyond_weight: float = Field(ge=0)
+
+
+class LatentsParams(Section):
+    """The anchor images whose noised latents the LoRA trains on."""
+
+    num_images: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+
+class LoraParams(Section):
+    """Prediction-noise alignment (equations 8 and 9)."""
+
+    steps: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    targets: tuple[Literal["to_k", "to_v"], ...] = Field(min_length=1)
+    batch_size: int = Field(ge=1)
+    gamma1: float = Field(ge=0)
+    gamma2: float = Field(ge=0)
+    save_every: int = Field(ge=1)
+    mixed_precision: Literal["no", "fp16", "bf16"]
+    seed: int = Field(ge=0)
+
+
+class ImageCounts(Section):
+    """How many images are drawn of one word, by its part in the evaluation."""
+
+    erase: int = Field(ge=1)
+    preserve: int = Field(ge=1)
+    synonym: int = Field(ge=1)
+    unseen: int = Field(ge=1)
+    anchor: int = Field(ge=1)
+
+
+class GenerateParams(Section):
+    """How images are drawn, and how many."""
 
     scheduler: Literal["model", "ddim", "pndm", "euler", "dpmsolver"]
     num_inference_steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=0)
     batch_size: int = Field(ge=1)
+    num_processes: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    template: str
+    images: ImageCounts
+
+
+class ScoreParams(Section):
+    """Intervals of the scores."""
+
+    confidence: float = Field(gt=0, lt=1)
+    num_resamples: int = Field(ge=100)
+    seed: int = Field(ge=0)
 
 
 class Params(Section):
-    """The content of the project's params.yaml."""
+    """The content of the project's params.yaml; the sections are named as the stages are."""
 
+    concepts: tuple[str, ...] = Field(min_length=1)
     model: ModelParams
     judge: JudgeParams
-    draw: DrawParams
+    encode: EncodeParams
+    sampler: SamplerParams
+    solver: SolverParams
+    latents: LatentsParams
+    lora: LoraParams
+    generate: GenerateParams
+    score: ScoreParams
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -15,3 +15,15 @@ class ArtifactError(RealEraError):
 
 class ModelError(RealEraError):
     """A model that is missing, corrupt or of another kind."""
+
+
+class MiningError(RealEraError):
+    """Thresholds under which Algorithm 1 would never, or hardly ever, accept a sample.
+
+    Attributes:
+        suggestions: changes of the thresholds, nearest first, each of which is feasible.
+    """
+
+    def __init__(self, message: str, suggestions: tuple[dict[str, float | str], ...] = ()) -> None:
+        super().__init__(message)
+        self.suggestions = suggestions

@@ -5,7 +5,7 @@ Weights are read from safetensors only: a pickle can run code.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ def open_pipeline(
     dtype: str = "auto",
     device: str = "auto",
     config: str | Path | None = None,
+    without: Sequence[str] = (),
 ) -> StableDiffusionPipeline:
     """Open a Stable Diffusion model, without safety checker and without progress bars.
 
@@ -56,6 +57,8 @@ def open_pipeline(
         device: see `resolve_device`.
         config: for a single file, the diffusers folder or hub id with its architecture;
             without it diffusers asks the hub for the one that fits the weights.
+        without: components to leave out, such as `unet` and `vae`, to save memory and time
+            (a single file is read whole all the same).
 
     Raises:
         ModelError: nothing is there, it is no Stable Diffusion model, or it is corrupt.
@@ -71,7 +74,7 @@ def open_pipeline(
         pipe = _load_single_file(place, config, options)
     else:
         _check_folder(place, "model_index.json", "a diffusers model")
-        options |= {"use_safetensors": True, "revision": revision}
+        options |= {"use_safetensors": True, "revision": revision} | dict.fromkeys(without)
         pipe = _load(StableDiffusionPipeline.from_pretrained, place, options)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(target)

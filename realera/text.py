@@ -83,6 +83,14 @@ def read_vocabulary(model: str | Path) -> list[str]:
     return sorted(set(words))
 
 
+def read_concepts(model: str | Path) -> list[str]:
+    """Return the names of the concepts in a model folder's vocabulary.json, or none."""
+    try:
+        return list(read_json(Path(model) / VOCABULARY_FILE)["concepts"])
+    except (ArtifactError, KeyError, TypeError):
+        return []
+
+
 def _unknown_words_message(prompt: str, words: Sequence[str], model: str, vocabulary: Sequence[str]) -> str:
     named = ", ".join(_with_suggestion(word, vocabulary) for word in words)
     return (

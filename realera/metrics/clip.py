@@ -44,7 +44,11 @@ def class_probabilities(
     p[i, j] = softmax_j(s cos(image_i, prompt_j)), with s the model's own logit scale.
     """
     images_nd = image_features(model, processor, images, batch_size)
-    prompts_pd = text_features(model, processor, prompts)
+    return divide_probability(model, images_nd, text_features(model, processor, prompts))
+
+
+def divide_probability(model: CLIPModel, images_nd: torch.Tensor, prompts_pd: torch.Tensor) -> np.ndarray:
+    """Return `class_probabilities` from unit vectors that are there already, float64 [n, p]."""
     logits_np = model.logit_scale.exp() * images_nd @ prompts_pd.T
     return logits_np.double().softmax(dim=-1).detach().cpu().numpy()
 

@@ -1,0 +1,141 @@
+"""Draw many images: in batches, on several processes, resumable.
+
+Batches are fixed by the list of drawings and the batch size alone. So a run that was killed, or
+one with another number of processes, gives the same bytes.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from diffusers import StableDiffusionPipeline
+from torch.multiprocessing.spawn import spawn
+from tqdm import tqdm
+
+from realera import models, sampling
+from realera.artifacts import read_parquet, write_parquet
+from realera.config import GenerateParams, ModelParams
+from realera.erased import apply_erasure
+from realera.errors import ArtifactError
+from realera.evaluation import Drawing
+from realera.images import SCHEMA, encode_png
+
+_ID_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model draws.
+
+    Attributes:
+        model: where it is, how it is held in memory.
+        kv_patch: the closed form's weights; None: the original model.
+        lora: folder of the adapter on top of them.
+    """
+
+    model: ModelParams
+    kv_patch: Path | None = None
+    lora: Path | None = None
+
+    def files(self) -> list[Path]:
+        """Return the files whose content decides what is drawn, beside the model."""
+        return [path for path in (self.kv_patch, self.lora) if path is not None]
+
+    def open(self, scheduler: str) -> StableDiffusionPipeline:
+        """Open the pipeline."""
+        pipe = models.open_pipeline(**self.model.model_dump())
+        models.use_scheduler(pipe, scheduler)
+        if self.kv_patch is not None:
+            apply_erasure(pipe, self.kv_patch, self.lora)
+        return pipe
+
+
+def draw_all(drawings: Sequence[Drawing], source: Source, params: GenerateParams, folder: Path) -> pa.Table:
+    """Draw everything and return the table of images, in the order of `drawings`.
+
+    Args:
+        drawings: what to draw.
+        source: the model.
+        params: scheduler, steps, guidance, batch size and processes.
+        folder: scratch; finished batches in it are kept and not drawn again.
+    """
+    num_processes = 1 if models.resolve_device(source.model.device).type != "cpu" else params.num_processes
+    num_processes = min(num_processes, len(_batches(drawings, params)))
+    arguments = (num_processes, drawings, source, params, folder)
+    if num_processes > 1:
+        spawn(_draw_share, arguments, nprocs=num_processes)
+    else:
+        _draw_share(0, *arguments)
+    return pa.concat_tables([read_parquet(part) for part in _parts(drawings, params, folder)])
+
+
+def image_id(drawing: Drawing, params: GenerateParams) -> str:
+    """Return 16 hex digits of prompt, seed and settings: base and erased image of a pair share it."""
+    settings = (params.scheduler, params.num_inference_steps, params.guidance_scale)
+    return hashlib.sha256(repr((drawing.prompt, drawing.seed, settings)).encode()).hexdigest()[:_ID_DIGITS]
+
+
+def _draw_share(
+    rank: int, num_processes: int, drawings: Sequence[Drawing], source: Source, params: GenerateParams, folder: Path
+) -> None:
+    """Draw every `num_processes`-th batch that is not there yet."""
+    parts = _parts(drawings, params, folder)
+    todo = [i for i in range(rank, len(parts), num_processes) if not _is_whole(parts[i])]
+    if not todo:
+        return
+    parent = os.getppid()
+    if num_processes > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))
+    pipe = source.open(params.scheduler)
+    batches = _batches(drawings, params)
+    total = sum(len(batches[i]) for i in todo)
+    with tqdm(total=total, desc="draw", unit="image", disable=rank > 0, mininterval=2) as bar:
+        for index in todo:
+            write_parquet(_draw_batch(pipe, batches[index], params), parts[index])
+            bar.update(len(batches[index]))
+            if num_processes > 1 and os.getppid() != parent:  # the stage was killed: don't go on alone
+                raise SystemExit(1)
+
+
+def _draw_batch(pipe: StableDiffusionPipeline, batch: Sequence[Drawing], params: GenerateParams) -> pa.Table:
+    images = sampling.draw(
+        pipe,
+        [drawing.prompt for drawing in batch],
+        [drawing.seed for drawing in batch],
+        params.num_inference_steps,
+        params.guidance_scale,
+        params.batch_size,
+    )
+    rows = [
+        {
+            "image_id": image_id(drawing, params),
+            "group": drawing.subject.group,
+            "word": drawing.subject.word,
+            "parent": drawing.subject.parent,
+            "prompt": drawing.prompt,
+            "seed": drawing.seed,
+            "png": encode_png(image),
+        }
+        for drawing, image in zip(batch, images, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _batches(drawings: Sequence[Drawing], params: GenerateParams) -> list[Sequence[Drawing]]:
+    return [drawings[start : start + params.batch_size] for start in range(0, len(drawings), params.batch_size)]
+
+
+def _parts(drawings: Sequence[Drawing], params: GenerateParams, folder: Path) -> list[Path]:
+    return [folder / f"part-{index:05d}.parquet" for index in range(len(_batches(drawings, params)))]
+
+
+def _is_whole(part: Path) -> bool:
+    """Say whether a finished batch can be read; a damaged one is drawn again."""
+    try:
+        return part.exists() and read_parquet(part).schema.equals(SCHEMA)
+    except ArtifactError:
+        return False

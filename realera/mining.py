@@ -1,0 +1,148 @@
+"""Neighbor and beyond samples around a concept's token embeddings (equations 3 to 6, Algorithm 1).
+
+Algorithm 1 draws v ~ N(0, I) and a uniform radius r, and keeps e + r u, u = (v - e) / |v - e|, if its cosine
+with e fits. The radii that fit form an interval of length w(v), see `realera.geometry`. Rejection keeps v in
+proportion to w(v), and then r uniform in the interval: drawing v with that weight and r from the interval is
+the same law without the long wait.
+
+Shapes: R rows (perturbed tokens), d width; G groups of K tokens that share one v, n samples of a group.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from realera.errors import MiningError
+from realera.feasibility import check_feasible
+from realera.geometry import Groups, Kind, Thresholds, checked, group_rows, show, span
+
+__all__ = ["Samples", "Thresholds", "check_feasible", "sample_beyond", "sample_neighbors"]
+
+ITEMS_AT_ONCE = 2**22  # numbers in one float64 [n, K, d], 32 MiB
+PROPOSALS_AT_ONCE = 2**13
+BARREN_PROPOSALS = 50_000  # at an acceptance of 1e-3 so long a run has probability e^-50
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Accepted perturbations, float32; the radii are absolute lengths whatever the units.
+
+    Attributes:
+        eta: perturbations r u, [num, R, d]; the anchor's is eta * anchor_radius / radius (radius > 0).
+        radius: r, [num, R].
+        anchor_radius: r' ~ U[0, D1_anchor), in relative units times the *target* token's norm; 0 for beyond, [num, R].
+        cosine: cos(e, e + eta), [num, R].
+        distance: |eta|, [num, R].
+        acceptance: share of Algorithm 1's proposals that would be accepted (estimate); nan without samples.
+    """
+
+    eta: torch.Tensor
+    radius: torch.Tensor
+    anchor_radius: torch.Tensor
+    cosine: torch.Tensor
+    distance: torch.Tensor
+    acceptance: float
+
+
+def sample_neighbors(
+    e_rd: torch.Tensor, prompt_r: torch.Tensor, num: int, thresholds: Thresholds, generator: torch.Generator
+) -> Samples:
+    """Draw perturbations with S2 <= cos(e, e + eta) <= S1 and |eta| <= D1 (equations 3 and 4).
+
+    Args:
+        e_rd: embeddings of the perturbed tokens, [R, d].
+        prompt_r: the prompt of each row, [R]; with noise "shared" its rows get one v and one radius a sample.
+        num: samples a row; 0 gives empty tensors.
+        thresholds: see `Thresholds`.
+        generator: of the CPU; the same state gives the same samples.
+
+    Raises:
+        MiningError: bad embeddings, or (nearly) nothing can be accepted; see `check_feasible`.
+    """
+    return _sample("neighbor", e_rd, prompt_r, num, thresholds, generator)
+
+
+def sample_beyond(
+    e_rd: torch.Tensor, prompt_r: torch.Tensor, num: int, thresholds: Thresholds, generator: torch.Generator
+) -> Samples:
+    """Draw perturbations with D1 <= |eta| < D2 and cos(e, e + eta) < S2; otherwise as `sample_neighbors`."""
+    return _sample("beyond", e_rd, prompt_r, num, thresholds, generator)
+
+
+def _sample(
+    kind: Kind, e_rd: torch.Tensor, prompt_r: torch.Tensor, num: int, limits: Thresholds, generator: torch.Generator
+) -> Samples:
+    e_rd = checked(e_rd)
+    groups = Groups(e_rd, group_rows(prompt_r, limits.noise), limits.units)
+    num_groups, num_tokens = groups.rows.shape
+    eta = torch.zeros(num, *e_rd.shape)
+    scalars = torch.zeros(4, num, len(e_rd))
+    sums, at_once = 0.0, max(1, ITEMS_AT_ONCE // (num_tokens * e_rd.shape[1]))
+    for items in torch.arange(num * num_groups).split(at_once):
+        group = items % num_groups
+        for done, found_eta, found, share in _accepted(kind, groups, group, limits, generator):
+            sample, rows = (items[done] // num_groups)[:, None], groups.rows[group[done]]
+            eta[sample, rows], scalars[:, sample, rows] = found_eta, found.float()
+            sums += share
+    radius, anchor_radius, cosine, distance = scalars
+    return Samples(eta, radius, anchor_radius, cosine, distance, sums / (num * num_groups) if num else math.nan)
+
+
+def _accepted(
+    kind: Kind, groups: Groups, group_n: torch.Tensor, limits: Thresholds, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]]:
+    """Yield portions until each item has its sample: positions, eta, [radius, r', cosine, distance], sum of shares."""
+    most_n = _longest(kind, groups, limits)[group_n]
+    pending, barren, first = torch.arange(len(group_n)), 0, True
+    while len(pending):
+        group = group_n[pending]
+        per_item = max(1, PROPOSALS_AT_ONCE // len(pending))
+        z, q = groups.propose(group, per_item, generator)
+        start, length = groups.angles(group, z, q, limits.direction).interval(kind, limits)
+        chance = torch.rand(2, *length.shape, dtype=torch.float64, generator=generator)
+        accept = (chance[0] * most_n[pending, None] < length) & (length > 0)
+        item = accept.any(1).nonzero()[:, 0]
+        pick = accept[item].int().argmax(1)
+        u = groups.directions(group[item], z[item, pick], q[item, pick], limits.direction == "paper", generator)
+        radius = (start + chance[1] * length)[item, pick][:, None] * groups.scale[group[item]]
+        eta = (radius[..., None] * u).float()
+        cosine, distance = _measure(groups.e[group[item]], eta)
+        right = _obeys(kind, cosine, distance, groups.scale[group[item]], limits)
+        tolerance = torch.rand(len(item), 1, dtype=torch.float64, generator=generator) * groups.scale[group[item]]
+        anchor = tolerance * limits.D1_anchor if kind == "neighbor" else torch.zeros_like(radius)
+        barren = 0 if right.any() else barren + len(pending) * per_item
+        if barren > BARREN_PROPOSALS:
+            raise MiningError(f"sampler: no {kind} sample accepted in {barren} proposals with {show(limits)}")
+        share = float(length.mean(1).sum()) / span(kind, limits) if first else 0.0
+        yield pending[item[right]], eta[right], torch.stack([radius, anchor, cosine, distance])[:, right], share
+        remains = torch.ones(len(pending), dtype=torch.bool)
+        remains[item[right]] = False
+        pending, first = pending[remains], False
+
+
+def _longest(kind: Kind, groups: Groups, limits: Thresholds) -> torch.Tensor:
+    """Return an upper bound [G] of w(v), from sin(theta - phi) <= 1, or sin(phi) where phi > pi / 2."""
+    cosine = limits.S1 if kind == "neighbor" else limits.S2
+    nearest = math.sqrt((1 - cosine) * (1 + cosine)) if cosine > 0 else 1.0
+    start = (nearest * groups.norm / groups.scale).amax(1)
+    return limits.D1 - start if kind == "neighbor" else limits.D2 - start.clamp(min=limits.D1)
+
+
+def _measure(e: torch.Tensor, eta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cos(e, e + eta) and |eta| in float64 of the float32 eta [..., d]."""
+    eta = eta.double()
+    moved = e + eta
+    return ((e * moved).sum(-1) / (e.norm(dim=-1) * moved.norm(dim=-1))).clamp(-1, 1), eta.norm(dim=-1)
+
+
+def _obeys(
+    kind: Kind, cosine: torch.Tensor, distance: torch.Tensor, scale: torch.Tensor, limits: Thresholds
+) -> torch.Tensor:
+    """Check the samples [n, K] as they are: rounding moves about one in 10^7 over an edge; it is drawn again."""
+    if kind == "neighbor":
+        right = (cosine >= limits.S2) & (cosine <= limits.S1) & (distance <= limits.D1 * scale) & (distance > 0)
+    else:
+        right = (cosine < limits.S2) & (distance >= limits.D1 * scale) & (distance < limits.D2 * scale)
+    return right.all(-1)

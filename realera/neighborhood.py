@@ -1,0 +1,203 @@
+"""Algorithm 1 on the prompts of an erasure: which tokens, how many samples, from where."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from realera import feasibility, mining, seeds
+from realera.config import SamplerParams
+from realera.prompt_table import Pair, PromptTable
+from realera.prompts import Tokens, aligned
+from realera.samples import SampleTable
+
+Perturb = Callable[[int, torch.Generator], tuple[torch.Tensor | None, torch.Tensor | None]]
+Encoded = tuple[Sequence[Tokens], torch.Tensor]
+"""Where the names lie in some prompts, and the prompts' embeddings [num, T, d]."""
+
+
+def thresholds(params: SamplerParams) -> mining.Thresholds:
+    """Return the sampler's thresholds as `mining` takes them."""
+    names = ("D1", "D1_anchor", "D2", "S1", "S2", "units", "direction", "noise")
+    return mining.Thresholds(**{name: getattr(params, name) for name in names})
+
+
+def check(table: PromptTable, params: SamplerParams) -> None:
+    """Refuse thresholds that no sample can fulfil, before sampling.
+
+    Raises:
+        MiningError: with the reason and the nearest feasible values.
+    """
+    rows, prompt_ids, _ = _rows(table, table.pairs(params.span))
+    limits, prompt_r = thresholds(params), torch.from_numpy(prompt_ids)
+    feasibility.check_feasible(rows, limits, _noise_neighbors(params), params.N, prompt_r)
+
+
+def sample(table: PromptTable, params: SamplerParams) -> tuple[SampleTable, dict[str, float]]:
+    """Draw M neighbors (none where they come from text) and N beyond samples for each target's prompt.
+
+    Returns:
+        The samples, and the share of Algorithm 1's proposals that it would accept, by kind.
+
+    Raises:
+        MiningError: no sample can fulfil the thresholds.
+    """
+    check(table, params)
+    rows, prompt_ids, tokens = _rows(table, table.pairs(params.span))
+    limits, prompt_r = thresholds(params), torch.from_numpy(prompt_ids)
+    random = seeds.generator(params.seed, "neighbor"), seeds.generator(params.seed, "beyond")
+    near = mining.sample_neighbors(rows, prompt_r, _noise_neighbors(params), limits, random[0])
+    far = mining.sample_beyond(rows, prompt_r, params.N, limits, random[1])
+    samples = join([_flat(near, prompt_ids, tokens, True), _flat(far, prompt_ids, tokens, False)])
+    return samples, {"neighbor": near.acceptance, "beyond": far.acceptance}
+
+
+def perturber(table: PromptTable, samples: SampleTable, params: SamplerParams) -> Perturb:
+    """Return a function (pair, generator) -> a fresh neighbor and a fresh beyond sample [T, d].
+
+    Training mines anew in every step (Algorithm 1, step 28). Neighbors from text are not drawn:
+    one of those that were mined is taken. None stands for a kind that is switched off.
+    """
+    pairs, limits = table.pairs(params.span), thresholds(params)
+    mined = _neighbors_by_prompt(samples) if params.source == "text" else {}
+
+    def perturb(index: int, generator: torch.Generator) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        pair = pairs[index]
+        rows, prompt_ids, tokens = _rows(table, [pair])
+        prompt_r = torch.from_numpy(prompt_ids)
+
+        def moved(eta_rd: torch.Tensor) -> torch.Tensor:
+            embedding = table.embeddings[pair.target_id].clone()
+            embedding[torch.from_numpy(tokens)] += eta_rd
+            return embedding
+
+        near = far = None
+        if params.M > 0 and params.source == "text":
+            chosen = mined[pair.target_id]
+            near = moved(chosen[int(torch.randint(len(chosen), (), generator=generator))])
+        elif params.M > 0:
+            near = moved(mining.sample_neighbors(rows, prompt_r, 1, limits, generator).eta[0])
+        if params.N > 0:
+            far = moved(mining.sample_beyond(rows, prompt_r, 1, limits, generator).eta[0])
+        return near, far
+
+    return perturb
+
+
+def rank_phrases(target: Encoded, phrases: Encoded, span: str) -> list[int]:
+    """Return the phrases' indices, nearest to the target first.
+
+    The distance is the mean over the target's tokens of |e_phrase - e| / |e|, tokens aligned as
+    for an anchor.
+
+    Args:
+        target: one prompt with the target's name.
+        phrases: the same template with each phrase.
+        span: which tokens count.
+    """
+    (own,), embedding = target[0], target[1][0]
+    distances = []
+    for tokens, other in zip(*phrases, strict=True):
+        source, meets = np.array(aligned(own, tokens, span, len(embedding))).T
+        difference = (other[meets] - embedding[source]).norm(dim=1) / embedding[source].norm(dim=1)
+        distances.append(float(difference.mean()))
+    return sorted(range(len(distances)), key=distances.__getitem__)
+
+
+def text_neighbors(table: PromptTable, pair: Pair, phrases: Encoded, span: str) -> SampleTable:
+    """Return a neighbor for each phrase: from the target's prompt to the phrase's, token by token.
+
+    Args:
+        table: holds the target's prompt.
+        pair: the target's prompt.
+        phrases: the prompt's template with each phrase.
+        span: which tokens are moved.
+    """
+    parts = []
+    for index, (tokens, other) in enumerate(zip(*phrases, strict=True)):
+        own, meets = np.array(aligned(table.tokens[pair.target_id], tokens, span, table.length)).T
+        source = table.embeddings[pair.target_id, own]
+        eta = other[meets] - source
+        num = len(own)
+        parts.append(
+            SampleTable(
+                sample_id=np.full(num, index, np.int32),
+                prompt_id=np.full(num, pair.target_id, np.int32),
+                token=own.astype(np.int32),
+                is_neighbor=np.ones(num, bool),
+                radius=eta.norm(dim=1).numpy(),
+                anchor_radius=np.zeros(num, np.float32),
+                cosine=torch.cosine_similarity(source, other[meets]).numpy(),
+                eta=eta,
+            )
+        )
+    return join(parts)
+
+
+def join(tables: Sequence[SampleTable]) -> SampleTable:
+    """Put tables one after the other."""
+    names = ("sample_id", "prompt_id", "token", "is_neighbor", "radius", "anchor_radius", "cosine")
+    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
+    return SampleTable(**columns, eta=torch.cat([table.eta for table in tables]))
+
+
+def summary(table: PromptTable, samples: SampleTable, acceptance: dict[str, float], source: str) -> dict[str, Any]:
+    """Return the content of mining.json: how many samples, and where they lie."""
+    norms = table.embeddings.norm(dim=2)
+    own = norms[samples.prompt_id.astype(np.int64), samples.token.astype(np.int64)].numpy()
+    rows, _, _ = _rows(table, [pair for pair in table.pairs("concept_to_end")])
+    spread = rows.norm(dim=1)
+    kinds = {"neighbor": samples.is_neighbor, "beyond": ~samples.is_neighbor}
+    return {
+        **{kind: _ranges(samples, own, mask, acceptance[kind]) for kind, mask in kinds.items()},
+        "token_norm": [float(spread.min()), float(spread.median()), float(spread.max())],
+        "source": source,
+    }
+
+
+def _ranges(samples: SampleTable, norms: np.ndarray, mask: np.ndarray, acceptance: float) -> dict[str, Any] | None:
+    if not mask.any():
+        return None
+    values = {"radius": samples.radius, "relative_radius": samples.radius / norms, "cosine": samples.cosine}
+    counted = np.unique(np.stack([samples.prompt_id[mask], samples.sample_id[mask]]), axis=1)
+    return {
+        "num_samples": counted.shape[1],
+        "num_rows": int(mask.sum()),
+        "acceptance": acceptance if np.isfinite(acceptance) else None,
+        **{name: [float(value[mask].min()), float(value[mask].max())] for name, value in values.items()},
+    }
+
+
+def _noise_neighbors(params: SamplerParams) -> int:
+    return params.M if params.source == "noise" else 0
+
+
+def _rows(table: PromptTable, pairs: Sequence[Pair]) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Return the tokens to perturb: embeddings [R, d], prompt of each [R], token of each [R]."""
+    places = np.array([(pair.target_id, own) for pair in pairs for own, _ in pair.tokens], np.int64)
+    return table.embeddings[places[:, 0], places[:, 1]], places[:, 0], places[:, 1]
+
+
+def _flat(samples: mining.Samples, prompt_ids: np.ndarray, tokens: np.ndarray, is_neighbor: bool) -> SampleTable:
+    """Turn [num, R] into one row a sample and token."""
+    num, rows = samples.radius.shape
+    return SampleTable(
+        sample_id=np.repeat(np.arange(num, dtype=np.int32), rows),
+        prompt_id=np.tile(prompt_ids.astype(np.int32), num),
+        token=np.tile(tokens.astype(np.int32), num),
+        is_neighbor=np.full(num * rows, is_neighbor),
+        radius=samples.radius.reshape(-1).numpy(),
+        anchor_radius=samples.anchor_radius.reshape(-1).numpy(),
+        cosine=samples.cosine.reshape(-1).numpy(),
+        eta=samples.eta.reshape(num * rows, samples.eta.shape[-1]),
+    )
+
+
+def _neighbors_by_prompt(samples: SampleTable) -> dict[int, list[torch.Tensor]]:
+    """Return each prompt's neighbors, eta [K, d] in the order of tokens."""
+    found: dict[int, dict[int, list[int]]] = {}
+    for row in np.flatnonzero(samples.is_neighbor).tolist():
+        prompt = found.setdefault(int(samples.prompt_id[row]), {})
+        prompt.setdefault(int(samples.sample_id[row]), []).append(row)
+    return {prompt: [samples.eta[rows] for rows in by_sample.values()] for prompt, by_sample in found.items()}

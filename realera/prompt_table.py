@@ -1,0 +1,112 @@
+"""The artifact prompts.parquet: prompts, where their names lie, and what the UNet reads of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from realera.artifacts import read_parquet, write_parquet
+from realera.errors import ArtifactError
+from realera.prompts import Prompt, Tokens, aligned
+
+_COLUMNS = ("prompt_id", "target", "role", "text", "pair_id", "first", "last", "num_tokens", "embedding")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A target's prompt and its anchor's, from the same template.
+
+    Attributes:
+        target_id: row of the target's prompt.
+        anchor_id: row of the anchor's prompt.
+        tokens: [(token of the target's prompt, token of the anchor's)] to change.
+    """
+
+    target_id: int
+    anchor_id: int
+    tokens: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class PromptTable:
+    """Prompts with their tokens and embeddings [num_prompts, T, d], float32."""
+
+    prompts: Sequence[Prompt]
+    tokens: Sequence[Tokens]
+    embeddings: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        """T, tokens of a prompt with padding."""
+        return self.embeddings.shape[1]
+
+    @property
+    def width(self) -> int:
+        """d, the text embedding's width."""
+        return self.embeddings.shape[2]
+
+    def pairs(self, span: str) -> list[Pair]:
+        """Return each target's prompt with its anchor's, and the tokens that `span` names."""
+        anchors = {prompt.pair_id: i for i, prompt in enumerate(self.prompts) if prompt.role == "anchor"}
+        targets = [(i, prompt.pair_id) for i, prompt in enumerate(self.prompts) if prompt.role == "target"]
+        return [
+            Pair(i, anchors[pair], aligned(self.tokens[i], self.tokens[anchors[pair]], span, self.length))
+            for i, pair in targets
+        ]
+
+    def preserved(self) -> torch.Tensor:
+        """Return every token of every preserved prompt, with BOS and padding: [num, d]."""
+        rows = [i for i, prompt in enumerate(self.prompts) if prompt.role == "preserve"]
+        return self.embeddings[rows].reshape(-1, self.width)
+
+    def write(self, path: Path) -> None:
+        """Write prompts.parquet."""
+        flat = self.embeddings.reshape(len(self.prompts), -1).numpy()
+        columns = {
+            "prompt_id": pa.array(range(len(self.prompts)), pa.int32()),
+            "target": pa.array([prompt.target for prompt in self.prompts], pa.string()),
+            "role": pa.array([prompt.role for prompt in self.prompts], pa.string()),
+            "text": pa.array([prompt.text for prompt in self.prompts], pa.string()),
+            "pair_id": pa.array([prompt.pair_id for prompt in self.prompts], pa.int32()),
+            "first": pa.array([tokens.first for tokens in self.tokens], pa.int32()),
+            "last": pa.array([tokens.last for tokens in self.tokens], pa.int32()),
+            "num_tokens": pa.array([tokens.num_tokens for tokens in self.tokens], pa.int32()),
+            "embedding": fixed_size_lists(flat),
+        }
+        sizes = {"num_tokens": str(self.length), "width": str(self.width)}
+        write_parquet(pa.table(columns).replace_schema_metadata(sizes), path)
+
+    @classmethod
+    def read(cls, path: Path) -> "PromptTable":
+        """Read prompts.parquet.
+
+        Raises:
+            ArtifactError: it is missing or corrupt, or was not written by the encode stage.
+        """
+        table = read_parquet(path, _COLUMNS)
+        try:
+            sizes = {key.decode(): int(value) for key, value in (table.schema.metadata or {}).items()}
+            shape = (table.num_rows, sizes["num_tokens"], sizes["width"])
+            embeddings = torch.from_numpy(matrix(table["embedding"]).reshape(shape))
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{path}: its embeddings don't have the shape that its header says") from error
+        rows = table.drop_columns(["embedding"]).to_pylist()
+        prompts = [Prompt(row["text"], 0, len(row["text"]), row["role"], row["target"], row["pair_id"]) for row in rows]
+        tokens = [Tokens(row["first"], row["last"], row["num_tokens"]) for row in rows]
+        return cls(prompts, tokens, embeddings)
+
+
+def fixed_size_lists(values: np.ndarray) -> pa.FixedSizeListArray:
+    """Return [num, size] float32 as one Arrow list a row."""
+    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column of fixed-size lists as float32 [num, size]."""
+    combined = column.combine_chunks()
+    values = combined.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(combined), -1).copy()

@@ -1,0 +1,159 @@
+"""The page: what the template shows, gathered from the artifacts."""
+
+import base64
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata, resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import BaseModel
+
+from realera import __version__
+from realera.concepts import Preset
+from realera.config import Params
+from realera.report import words
+from realera.report.geometry import Point
+from realera.report.inputs import Inputs
+from realera.report.panel import cards, concept_panel, joined, shown
+from realera.report.tables import AVERAGE
+
+_EMBEDDED = "data/models/tiny-sd"
+_PACKAGES = ("torch", "diffusers", "transformers", "peft")
+
+
+def render(
+    params: Params,
+    inputs: Sequence[Inputs],
+    presets: Mapping[str, Preset],
+    summaries: Mapping[str, Mapping[str, Any]],
+    points: Mapping[str, Sequence[Point]],
+) -> str:
+    """Return the page as HTML, complete in itself.
+
+    Args:
+        params: all parameters.
+        inputs: artifacts, one entry a concept, in the page's order.
+        presets: by concept.
+        summaries: scores.json by concept, and AVERAGE.
+        points: sampler geometry by concept.
+    """
+    panels = [concept_panel(each, presets[each.concept], params, points[each.concept]) for each in inputs]
+    page = {
+        "title": f"{_listing([each.concept for each in inputs])} erased",
+        "summary": _summary(summaries[AVERAGE], inputs),
+        "model": _model(params),
+        "judge": params.judge.id,
+        "confidence": f"{100 * params.score.confidence:g}%",
+        "overview": _overview(summaries, inputs) if len(inputs) > 1 else None,
+        "panels": panels,
+        "terms": words.TERMS,
+        "settings": sections(params),
+        "versions": _versions(),
+    }
+    style, script = _file("style.css"), _file("script.js")
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            page=page,
+            style=Markup(style),  # both are files of this package: no input is in them
+            script=Markup(script),
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+        )
+    )
+
+
+def sections(params: BaseModel) -> list[dict[str, Any]]:
+    """Return every parameter: [{"name": section, "rows": [(key, value)]}]; nested keys are dotted."""
+    plain = params.model_dump(mode="json")
+    alone = {key: value for key, value in plain.items() if not isinstance(value, dict)}
+    nested = {key: value for key, value in plain.items() if isinstance(value, dict)}
+    found = [{"name": "general", "rows": [(key, shown(value)) for key, value in alone.items()]}] if alone else []
+    return found + [{"name": key, "rows": list(_rows(value))} for key, value in nested.items()]
+
+
+def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in values.items():
+        inner = _rows(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, shown(value))]
+        rows += inner
+    return rows
+
+
+def _summary(average: Mapping[str, Any], inputs: Sequence[Inputs]) -> str:
+    """Say the result in a sentence, by the top-1 reading, which needs no explanation."""
+    old, new = (average[model] for model in ("base", "erased"))
+    who = inputs[0].concept if len(inputs) == 1 else "the erased concepts"
+    parts = [
+        f"Of the pictures asked for as {who}, the judge still takes {_percent(new['Acc_e'])} for it "
+        f"(before: {_percent(old['Acc_e'])})"
+    ]
+    if new["Acc_g"]:
+        parts.append(f"of those asked for by a synonym {_percent(new['Acc_g'])} ({_percent(old['Acc_g'])})")
+    kept = f"{_percent(new['Acc_s'])} are still what was asked for ({_percent(old['Acc_s'])})"
+    return f"{', '.join(parts)}; of the other classes' pictures {kept}."
+
+
+def _percent(readings: Mapping[str, Any]) -> str:
+    return f"{readings['top1']['value']:.0f}%"
+
+
+def _overview(summaries: Mapping[str, Mapping[str, Any]], inputs: Sequence[Inputs]) -> dict[str, Any]:
+    rows = []
+    for each in inputs:
+        old, new = (summaries[each.concept][model] for model in ("base", "erased"))
+        cells = [_change(old[name], new[name]) for name in words.METRICS]
+        rows.append({"concept": each.concept, "cells": cells})
+    return {"cards": cards(summaries[AVERAGE]), "columns": list(words.METRICS), "rows": rows}
+
+
+def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+    if not (old and new):
+        return ""
+    return f"{old['probability']['value']:.1f} → {new['probability']['value']:.1f}"
+
+
+def _model(params: Params) -> dict[str, Any]:
+    embedded = params.model.id.rstrip("/").endswith(_EMBEDDED)
+    about = words.EMBEDDED if embedded else words.OTHER_MODEL
+    return {"id": params.model.id, "revision": params.model.revision, "about": about}
+
+
+def _versions() -> list[tuple[str, str]]:
+    """Return what made the figures; packages are asked for their version, not imported."""
+    return [
+        ("RealEra", __version__),
+        ("Python", platform.python_version()),
+        *[(package, metadata.version(package)) for package in _PACKAGES],
+    ]
+
+
+def _listing(names: Sequence[str]) -> str:
+    return joined(names) if len(names) <= 3 else f"{len(names)} concepts"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("realera.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["one"] = lambda value: f"{value + 0.0:.1f}".replace("-0.0", "0.0")
+    environment.filters["signed"] = lambda value: f"{value:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0")
+    return environment
+
+
+def _file(name: str) -> str:
+    return resources.files("realera.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """Return what the page's security policy names an inline style or script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,102 @@
+"""The report's English: what each figure means, in one sentence."""
+
+from collections.abc import Mapping
+
+METRICS: Mapping[str, tuple[str, str, str]] = {
+    "Acc_e": (
+        "Erased",
+        "Acc_e, lower is better",
+        "pictures asked for by the concept's own name that are still taken for it",
+    ),
+    "Acc_s": (
+        "Kept",
+        "Acc_s, higher is better",
+        "pictures of the other classes that are still taken for what was asked",
+    ),
+    "Acc_g": (
+        "Synonyms",
+        "Acc_g, lower is better",
+        "pictures asked for by a synonym that are still taken for the concept",
+    ),
+    "H_o": (
+        "Overall",
+        "H_o, higher is better",
+        "one number for the three: high only if erased, kept and general at once",
+    ),
+}
+"""Metric -> title, wish, what it counts."""
+
+READINGS: Mapping[str, str] = {
+    "probability": "mean probability",
+    "top1": "top-1",
+}
+
+GROUPS: Mapping[str, tuple[str, str]] = {
+    "erase": ("The erased concept", "asked for by its own name"),
+    "synonym": ("Its synonyms", "never used to erase; they must fade with the concept"),
+    "preserve": ("The other classes", "must stay what they are"),
+    "unseen": ("Unseen concepts", "in no preserve set: what happens to things nobody thought of"),
+    "anchor": (
+        "The anchor",
+        "by the original model: what the concept is to become. The judge may not answer with its name here",
+    ),
+}
+
+EFFECTS: Mapping[str, tuple[str, str]] = {
+    "unseen": (
+        "Unseen concepts",
+        "How often concepts that no preserve set holds are still recognised: Acc_s without the flattery.",
+    ),
+    "anchor_seen": (
+        "The anchor appears",
+        "Pictures asked for by the concept's name that the judge takes for the anchor, with it among its words.",
+    ),
+    "anchor_seen_synonym": (
+        "The anchor appears for synonyms",
+        "The same for pictures asked for by a synonym.",
+    ),
+}
+
+FLOOR = (
+    "Pictures of the anchor by the original model, read as the erased concept. They show none of it: "
+    "a forced choice that has no better word gives it this much, and Acc_e cannot be expected below it."
+)
+
+TERMS: tuple[tuple[str, str], ...] = (
+    ("Acc_e", "How much of the concept is left in pictures asked for by its own name (efficacy; lower is better)."),
+    ("Acc_s", "How well the other classes of the forced choice are still drawn (specificity; higher is better)."),
+    ("Acc_g", "How much of the concept is left in pictures asked for by its synonyms (generality; lower is better)."),
+    ("H_o", "The harmonic mean of 100 - Acc_e, Acc_s and 100 - Acc_g: it is high only if all three are good."),
+    (
+        "mean probability",
+        "The judge's probability for the wanted word, averaged over pictures: what the paper's tables call accuracy.",
+    ),
+    (
+        "top-1",
+        "The share of pictures for which the wanted word is the judge's likeliest: a plain accuracy.",
+    ),
+    (
+        "intervals",
+        "The range that fits the pictures drawn, for these words and seeds; base and erased model draw the same "
+        "prompts from the same noise, so the change is compared picture by picture.",
+    ),
+    (
+        "residual",
+        "How far a matrix's outputs are from the wanted ones, relative to these: "
+        "the anchor's outputs for the erased prompts, its own old outputs for the preserved ones.",
+    ),
+    (
+        "condition number",
+        "How unevenly the prompts fill the embedding space: the larger, the more digits the solve loses, "
+        "which is why it is done in float64.",
+    ),
+)
+
+SOLVE = "Each cross-attention matrix is to answer the erased prompts as the anchor's, and what is preserved as before."
+SOLVE_OFF = "Switched off (solver.enabled: false): the weights stay as they were."
+
+EMBEDDED = (
+    "This is the small model that lies in the repository (64 x 64 pixels, some hundred words): its figures "
+    "show how the method behaves and are not those of Stable Diffusion v1.4."
+)
+OTHER_MODEL = "The figures hold for this model and judge; compare them with others only at the same model and judge."

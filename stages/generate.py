@@ -1,0 +1,50 @@
+"""Stages base, originals and generate: the images that are judged, by the original and the erased model."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import typer
+
+from realera.artifacts import read_json, write_parquet
+from realera.concepts import load_preset
+from realera.config import load_params
+from realera.evaluation import Subject, drawings, erased_subjects, own_subjects
+from realera.generation import Source, draw_all
+from realera.scratch import fingerprint, scratch
+from realera.stage import SHARED, artifact, stage_errors
+
+
+class What(StrEnum):
+    """What is drawn: the words all presets share, a preset's own words, or the erased model's images."""
+
+    base = "base"
+    originals = "originals"
+    erased = "erased"
+
+
+def main(what: What, concept: str = typer.Argument("")) -> None:
+    """Write artifacts/shared/base.parquet, or artifacts/<concept>/originals.parquet or images.parquet."""
+    with stage_errors():
+        subjects, out, source = _job(what, concept)
+        params = load_params()
+        settings = params.generate.model_dump(exclude={"num_processes"})
+        key = fingerprint([what, concept, settings, params.model.model_dump(), repr(subjects)], source.files())
+        with scratch(what, key) as folder:
+            write_parquet(draw_all(drawings(subjects, params.generate), source, params.generate, folder), out)
+
+
+def _job(what: What, concept: str) -> tuple[list[Subject], Path, Source]:
+    """Return whom to draw, where to, and with which model."""
+    model = load_params().model
+    if what is What.base:
+        words = [Subject(**row) for row in read_json(SHARED / "subjects.json")]
+        return words, SHARED / "base.parquet", Source(model)
+    preset = load_preset(concept)
+    if what is What.originals:
+        return own_subjects(preset), artifact(concept, "originals.parquet"), Source(model)
+    source = Source(model, artifact(concept, "kv_patch.safetensors"), artifact(concept, "lora"))
+    return erased_subjects(preset), artifact(concept, "images.parquet"), source
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,35 @@
+"""Stage solve: equation 7, the K and V weights that send the target and its neighbors to the anchor."""
+
+import typer
+
+from realera import unet
+from realera.artifacts import write_json, write_safetensors
+from realera.config import Params, load_params
+from realera.erasure import Erasure, erase
+from realera.models import open_pipeline
+from realera.prompt_table import PromptTable
+from realera.samples import SampleTable
+from realera.stage import artifact, stage_errors
+
+
+def main(concept: str) -> None:
+    """Write artifacts/<concept>/kv_patch.safetensors and solve.json."""
+    with stage_errors():
+        params = load_params()
+        erasure = solve(concept, params)
+        metadata = {"base_model": params.model.id, "concept": concept}
+        write_safetensors(erasure.weights, artifact(concept, "kv_patch.safetensors"), metadata)
+        write_json(erasure.report, artifact(concept, "solve.json"))
+
+
+def solve(concept: str, params: Params) -> Erasure:
+    """Return the new weights and what the solve did."""
+    table = PromptTable.read(artifact(concept, "prompts.parquet"))
+    samples = SampleTable.read(artifact(concept, "samples.parquet"))
+    options = params.model.model_dump() | {"dtype": "float32", "device": "cpu"}
+    pipe = open_pipeline(**options, without=("text_encoder", "tokenizer", "vae"))
+    return erase(unet.weights(pipe.unet), table, samples, params.sampler.span, params.solver)
+
+
+if __name__ == "__main__":
+    typer.run(main)
