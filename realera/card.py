@@ -1,5 +1,6 @@
 """The model card of an export: what was erased from what, how, and how well."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from realera import __version__, project
 from realera.artifacts import file_sha256
 from realera.errors import ArtifactError
 from realera.finished import Finished
+from realera.prompts import fill
 from realera.stage import artifact
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def write_card(erasure: Finished, format: str, options: "Options", folder: Path)
     parts = [
         _front_matter(erasure),
         f"# {', '.join(erasure.preset.targets)} erased from {_model_name(erasure)}",
-        "What the base model drew for the words below it replaces; all else is meant to stay as it was.",
+        _summary(erasure),
         _facts(erasure, options),
         "## Use",
         _USE[format](erasure, options, folder),
@@ -45,6 +47,15 @@ def _front_matter(erasure: Finished) -> str:
     if _is_hub_id(erasure.params.model.id):
         lines.append(f"base_model: {erasure.params.model.id}")
     return "\n".join(["---", *lines, "---"])
+
+
+def _summary(erasure: Finished) -> str:
+    pairs = erasure.preset.pairs()
+    targets, anchors = (" or ".join(dict.fromkeys(words)) for words in zip(*pairs, strict=True))
+    return (
+        f"Asked for {targets}, or for it in other words, this model draws {anchors} instead. "
+        "Everything else is meant to stay as it was; how far that holds is under Scores."
+    )
 
 
 def _facts(erasure: Finished, options: "Options") -> str:
@@ -99,8 +110,8 @@ def _use_single_file(erasure: Finished, options: "Options", folder: Path) -> str
 leaves out is at most {options.tolerance:g} of each matrix's change). It belongs on the base model named above,
 at strength 1; 0 is the base model.
 
-- **ComfyUI**: put `{name}` into `models/loras`, load it with the node *Load LoRA* (the model's strength counts,
-  CLIP's is not used).
+- **ComfyUI**: put `{name}` into `models/loras` and load it with the node *Load LoRA*
+  (the model's strength counts; CLIP is not changed).
 - **A1111**: put it into `models/Lora` and write `<lora:{stem}:1>` into the prompt.
 - **diffusers**:"""
     code = _python(erasure, [_base_line(erasure), f'pipe.load_lora_weights("{name}")'])
@@ -115,7 +126,7 @@ def _python(erasure: Finished, lines: list[str]) -> str:
     if any("load_file" in line for line in lines):
         imports.append("from safetensors.torch import load_file")
     draw = erasure.params.generate
-    prompt = f'"a photo of a {erasure.preset.targets[0]}"'
+    prompt = json.dumps(fill(draw.template, erasure.preset.targets[0])[0], ensure_ascii=False)
     settings = f"num_inference_steps={draw.num_inference_steps}, guidance_scale={draw.guidance_scale:g}"
     call = f"image = pipe({prompt}, {settings}).images[0]"
     return "\n".join(["```python", *imports, "", *lines, call, "```"])

@@ -4,7 +4,7 @@ Every export is a folder with a model card. It is written under a temporary name
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from realera.artifacts import atomic_path, read_json, write_json, write_safetens
 from realera.card import CARD, TAG, write_card
 from realera.erased import apply_erasure, read_patch
 from realera.errors import ArtifactError, RealEraError
-from realera.finished import KV_FILE, LORA_FILE, LORA_FOLDER, Finished
+from realera.finished import KV_FILE, LORA_FILE, LORA_FOLDER, Finished, check_parameters
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,15 @@ def export(
 
     Raises:
         RealEraError: the format is unknown, or something else is at `out`.
-        ArtifactError: an artifact is corrupt or not of this model, or writing failed.
+        ArtifactError: an artifact is corrupt, not of this model or made with other parameters, or
+            writing failed.
     """
     if format not in FORMATS:
         raise RealEraError(f"--format: found {format!r}; accepted: {', '.join(FORMATS)}")
     options = options or Options()
     out = out.expanduser().resolve()
     check_out(out, force)
+    check_parameters(erasure)
     try:
         with atomic_path(out) as folder:
             folder.mkdir()
@@ -147,16 +149,16 @@ def single_file_name(concept: str) -> str:
 
 def _erased_weights(erasure: Finished) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the K/V weights of the base and of the erased model, LoRA merged, in float32."""
-    pipe = _open_base(erasure, "float32")
+    pipe = _open_base(erasure, "float32", without=("vae", "text_encoder", "tokenizer"))
     base = {name: weight.clone() for name, weight in unet.weights(pipe.unet).items()}
     apply_erasure(pipe, erasure.kv_patch, erasure.lora)
     return base, unet.weights(pipe.unet)
 
 
-def _open_base(erasure: Finished, dtype: str) -> StableDiffusionPipeline:
+def _open_base(erasure: Finished, dtype: str, without: Sequence[str] = ()) -> StableDiffusionPipeline:
     """Open the base model on the CPU, where every export is made."""
     where = erasure.params.model.model_dump() | {"dtype": dtype, "device": "cpu"}
-    return models.open_pipeline(**where)
+    return models.open_pipeline(**where, without=without)
 
 
 def _copy_lora(erasure: Finished, folder: Path) -> None:

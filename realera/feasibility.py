@@ -106,6 +106,8 @@ def _infeasible(kind: Kind, share: float, check: _Check, limits: Thresholds) -> 
     if math.isinf(nearest):
         where = f"lies at no radius, as cosines end at {float(angles.cos.median()):.3g}"
     changes = _suggestions(check, limits)
+    if limits.noise == "shared":
+        where += ", which all of a prompt's tokens must share"
     feasible = "; or ".join(show(change) for change in changes)
     return MiningError(
         f"sampler.{key}: found {getattr(limits, key):.6g}, but {what} {where} (median; tokens of norm {norms}): a "

@@ -44,7 +44,8 @@ def single_file_tensors(
 ) -> dict[str, torch.Tensor]:
     """Return the file's tensors: lora_up.weight, lora_down.weight and alpha for each weight.
 
-    alpha equals the rank, so that strength 1 is the erased model.
+    alpha is 1 for every weight and the factors make up for it, since diffusers ignores an alpha
+    that differs from weight to weight. Strength 1 is the erased model.
 
     Args:
         base: {"<path>.to_k.weight": [out_features, cross_attention_dim], ...} of the base model.
@@ -56,9 +57,10 @@ def single_file_tensors(
     for name, weight in erased.items():
         up, down = low_rank(weight.double() - base[name].double(), tolerance)
         key = PREFIX + name.removesuffix(".weight").replace(".", "_")
-        tensors[f"{key}.lora_up.weight"] = up.to(dtype)
-        tensors[f"{key}.lora_down.weight"] = down.to(dtype)
-        tensors[f"{key}.alpha"] = torch.tensor(float(down.shape[0]))
+        scale = down.shape[0] ** 0.5  # the readers multiply by alpha / rank
+        tensors[f"{key}.lora_up.weight"] = (scale * up).to(dtype)
+        tensors[f"{key}.lora_down.weight"] = (scale * down).to(dtype)
+        tensors[f"{key}.alpha"] = torch.tensor(1.0)
     return tensors
 
 

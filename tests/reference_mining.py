@@ -24,9 +24,9 @@ def rejection_loop(kind, tokens_kd, num, thresholds, generator):
         v_hat = away / away.norm(dim=1, keepdim=True)
         eta = r[:, None] * v_hat
         cosine = _cosine(e, e + eta)
-        accepted = (
-            (thresholds.S2 <= cosine) & (cosine <= thresholds.S1) if kind == "neighbor" else cosine < thresholds.S2
-        )
+        accepted = cosine < thresholds.S2
+        if kind == "neighbor":
+            accepted = (cosine >= thresholds.S2) & (cosine <= thresholds.S1)
         if bool(accepted.all()):
             found.append(torch.stack([r, cosine, _cosine(e, v_hat)]))
     radius, cosine, cos_theta = torch.stack(found, 1)

@@ -43,7 +43,7 @@ def test_a_whole_project_is_found_whole(workspace):
     for text in (
         "torch                   2.13.0",
         "device cpu",
-        "airplane -> rainbow",
+        "airplane -> ",
         "dvc program",
         "37 MB of weights",
     ):

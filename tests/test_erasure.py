@@ -231,11 +231,16 @@ def test_several_targets_weigh_the_same_and_have_their_own_anchors():
     assert summary["erased"]["Acc_s"]["probability"]["value"] == pytest.approx(70)
 
 
-def test_the_order_of_rows_is_no_matter(summary):
-    shuffled = [rows()[i] for i in np.random.default_rng(0).permutation(len(rows()))]
-    again = summarize(table(shuffled), PARAMS, preset())
-    assert {name: again[name] for name in (*PARTS, "words")} == {name: summary[name] for name in (*PARTS, "words")}
-    assert summarize(table(rows()), PARAMS.model_copy(update={"seed": 1}), preset()) != summary
+def test_the_order_of_rows_is_no_matter():
+    more = {
+        ("erase", "airplane", "classes", seed): ([value, 1 - value, 0], [value**2, 1 - value**2, 0])
+        for seed, value in enumerate((0.1, 0.5, 0.55, 0.9, 0.95, 0.97))
+    }
+    found = rows(EXAMPLE | more)
+    summary = summarize(table(found), PARAMS, preset())
+    shuffled = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
+    assert summarize(table(shuffled), PARAMS, preset()) == summary
+    assert summarize(table(found), PARAMS.model_copy(update={"seed": 1}), preset()) != summary
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,18 @@
 """Neighbor and beyond samples: the law of Algorithm 1, its inequalities, and what is refused before sampling."""
 
-import importlib.util
 import math
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings
 
 from realera import mining
 from realera.errors import MiningError
 from realera.mining import Thresholds, check_feasible, sample_beyond, sample_neighbors
-
-_spec = importlib.util.spec_from_file_location("reference_mining", Path(__file__).with_name("reference_mining.py"))
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
+from tests.mining_problems import cosines, ks_probability, problems, refusal, seeded, tokens
+from tests.reference_mining import rejection_loop
 
 SAMPLE = {"neighbor": sample_neighbors, "beyond": sample_beyond}
 NUM = 2500
@@ -44,31 +39,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def tokens(width, norms, seed=7):
-    e = torch.randn(len(norms), width, generator=seeded(seed))
-    return e / e.norm(dim=1, keepdim=True) * torch.tensor(norms, dtype=torch.float32)[:, None]
-
-
-def ks_probability(a, b):
-    """Return the p-value of the two-sample Kolmogorov-Smirnov test (asymptotic series)."""
-    a, b = a.double().sort().values, b.double().sort().values
-    every = torch.cat([a, b])
-    share = [torch.searchsorted(x, every, right=True) / len(x) for x in (a, b)]
-    effective = math.sqrt(len(a) * len(b) / (len(a) + len(b)))
-    x = (effective + 0.12 + 0.11 / effective) * float((share[0] - share[1]).abs().max())
-    series = 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 101))
-    return 1.0 if x < 0.2 else min(1.0, max(0.0, series))
-
-
-def cosines(a, b):
-    a, b = a.double(), b.double()
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
 
 
 def assert_obeys(kind, e, samples, limits):
@@ -105,7 +75,7 @@ def draw(kind, name):
 @pytest.mark.parametrize("name", LAWS)
 def test_the_law_is_that_of_the_rejection_loop(name, kind):
     e, limits, samples = draw(kind, name)
-    radius, cosine, cos_theta, share = reference.rejection_loop(kind, e, NUM, limits, seeded(2))
+    radius, cosine, cos_theta, share = rejection_loop(kind, e, NUM, limits, seeded(2))
     assert_obeys(kind, e, samples, limits)
     for token in range(len(e)):
         drawn = samples.radius[:, token], samples.cosine[:, token], cosines(e[token], samples.eta[:, token])
@@ -122,7 +92,7 @@ def test_the_law_is_seen_to_differ_when_v_is_not_weighted(name, monkeypatch):
         mining, "_longest", lambda kind, groups, limits: torch.full((len(groups.rows),), 1e-12).double()
     )
     e, limits, samples = draw("neighbor", name)
-    _, _, cos_theta, _ = reference.rejection_loop("neighbor", e, NUM, limits, seeded(2))
+    _, _, cos_theta, _ = rejection_loop("neighbor", e, NUM, limits, seeded(2))
     assert ks_probability(cosines(e[0], samples.eta[:, 0]), cos_theta[:, 0]) < 1e-6
 
 
@@ -147,34 +117,6 @@ def test_the_anchor_radius_is_uniform_and_independent():
 # --- the inequalities, for any thresholds
 
 
-@st.composite
-def problems(draw_value):
-    width = draw_value(st.sampled_from([2, 3, 8, 40, 200]))
-    norms = draw_value(st.lists(st.floats(0.05, 40), min_size=1, max_size=4))
-    first = draw_value(st.floats(0.02, 3.0))
-    s1 = draw_value(st.one_of(st.just(1.0), st.floats(-0.5, 0.9999)))
-    limits = Thresholds(
-        D1=first,
-        D1_anchor=first * draw_value(st.floats(0, 1)),
-        D2=first * draw_value(st.floats(1.05, 6)),
-        S1=s1,
-        S2=max(-1.0, s1 - draw_value(st.floats(0.001, 1.2))),
-        units=draw_value(st.sampled_from(["relative", "relative", "absolute"])),
-        direction=draw_value(st.sampled_from(["paper", "isotropic"])),
-        noise=draw_value(st.sampled_from(["per_token", "shared"])),
-    )
-    e = tokens(width, norms, draw_value(st.integers(0, 99)))
-    return e, torch.zeros(len(e), dtype=torch.int32), limits, draw_value(st.sampled_from([(3, 3), (3, 0), (0, 3)]))
-
-
-def refusal(*arguments):
-    try:
-        check_feasible(*arguments)
-    except MiningError as error:
-        return error
-    return None
-
-
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(problems())
 def test_every_problem_is_sampled_right_or_refused_with_values_that_work(problem):
@@ -193,34 +135,6 @@ def test_every_problem_is_sampled_right_or_refused_with_values_that_work(problem
         samples = SAMPLE[kind](e, prompts, num, limits, seeded(0))
         assert samples.eta.shape == (num, *e.shape)
         assert_obeys(kind, e, samples, limits)
-
-
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(problems())
-def test_feasibility_agrees_with_proposals_counted(problem):
-    """Count Algorithm 1's own proposals: what passes is accepted often enough, what is refused is not."""
-    e, _, limits, counts = problem
-    assume(limits.noise == "per_token")
-    least = 1.0
-    for kind, num in zip(SAMPLE, counts, strict=True):
-        shares = [counted_share(kind, token, limits) for token in e]
-        least = min(least, *shares) if num else least
-    if refusal(e, limits, *counts):
-        assert least < 3e-3
-    else:
-        assert least > 1e-4
-
-
-def counted_share(kind, token, limits, proposals=5_000):
-    e = token.double()
-    v = torch.randn(proposals, len(e), generator=seeded(5), dtype=torch.float64)
-    away = v - e if limits.direction == "paper" else v
-    low, high = (0, limits.D1) if kind == "neighbor" else (limits.D1, limits.D2)
-    radius = low + (high - low) * torch.rand(proposals, 1, generator=seeded(6), dtype=torch.float64)
-    unit = e.norm() if limits.units == "relative" else 1
-    cosine = cosines(e, e + unit * radius * away / away.norm(dim=1, keepdim=True))
-    right = (cosine >= limits.S2) & (cosine <= limits.S1) if kind == "neighbor" else cosine < limits.S2
-    return float(right.double().mean())
 
 
 # --- counts, generator, shared noise, bad embeddings
@@ -285,7 +199,7 @@ def test_portions_change_no_law(monkeypatch):
     limits, e = Thresholds(1.0, 0.3, 2.0, 0.95, 0.5), tokens(8, [2.5, 1.0, 4.0])
     samples = sample_neighbors(e, torch.tensor([0, 0, 1]), 300, limits, seeded(0))
     assert_obeys("neighbor", e, samples, limits)
-    expected = reference.rejection_loop("neighbor", e[:1], 1000, limits, seeded(2))
+    expected = rejection_loop("neighbor", e[:1], 1000, limits, seeded(2))
     assert ks_probability(samples.radius[:, 0], expected[0][:, 0]) > 1e-4
     assert samples.radius.min() > 0
 
@@ -312,80 +226,6 @@ def test_embeddings_without_a_direction_are_refused(value, found):
 def test_embeddings_of_another_shape_are_refused():
     with pytest.raises(MiningError, match=r"found the shape \[8\]"):
         check_feasible(torch.ones(8), Thresholds(0.5, 0.1, 1.4, 1.0, 0.9), 1, 1)
-
-
-# --- feasibility
-
-
-def sd_token():
-    return tokens(768, [27.7])
-
-
-@pytest.mark.parametrize(("first", "upper"), [(10, 0.9), (1, 0.99), (10, 0.7)])
-def test_the_loops_that_never_end_are_refused_at_once(first, upper):
-    limits, started = Thresholds(first, 0.5, 40, upper, 0.5, "absolute"), time.process_time()
-    with pytest.raises(MiningError, match=rf"sampler.D1: found {first}, .*S1 = {upper} .*nearest feasible") as caught:
-        check_feasible(sd_token(), limits, 10, 10)
-    assert time.process_time() - started < 1
-    assert {key for change in caught.value.suggestions for key in change} >= {"D1", "S1"}
-    for change in caught.value.suggestions:
-        changed = replace(limits, **change)
-        check_feasible(sd_token(), changed, 10, 10)
-        assert counted_share("neighbor", sd_token()[0], changed) > 1e-3
-
-
-def test_the_nearest_values_are_near():
-    """At |e| = 27.7 and S1 = .9 neighbors begin at 12.8 (field notes); D1 = 10 begins at cosine .944."""
-    with pytest.raises(MiningError) as caught:
-        check_feasible(sd_token(), Thresholds(10, 0.5, 40, 0.9, 0.5, "absolute"), 10, 10)
-    nearest = {key: value for change in caught.value.suggestions for key, value in change.items()}
-    assert 12.8 < nearest["D1"] < 13.3
-    assert 0.943 < nearest["S1"] < 0.950
-
-
-@pytest.mark.parametrize(
-    ("limits", "key"),
-    [
-        (Thresholds(9, 0.5, 10, 1.0, 0.9, "absolute"), "D2"),  # cosine .9 lies at 12.8
-        (Thresholds(20, 0.5, 40, 0.9, -0.8, "absolute"), "S2"),  # cosines end at -.707
-        (Thresholds(20, 0.5, 19, 0.9, 0.5, "absolute"), "D2"),  # beyond lies outside D1
-    ],
-)
-def test_a_beyond_loop_that_never_ends_is_refused(limits, key):
-    with pytest.raises(MiningError, match=f"sampler.{key}: found .* beyond sample .*nearest feasible") as caught:
-        check_feasible(sd_token(), limits, 10, 10)
-    for change in caught.value.suggestions:
-        check_feasible(sd_token(), replace(limits, **change), 10, 10)
-    check_feasible(sd_token(), limits, 10, 0)
-
-
-def test_neighbors_count_only_if_there_are_any():
-    check_feasible(sd_token(), Thresholds(10, 0.5, 40, 0.9, 0.5, "absolute"), 0, 10)
-
-
-def test_the_feasible_start_is_accepted_as_often_as_computed():
-    limits, e = Thresholds(20, 10, 40, 0.95, 0.7, "absolute"), sd_token()
-    check_feasible(e, limits, 10, 10)
-    assert sample_neighbors(e, torch.tensor([0]), 50, limits, seeded(0)).acceptance == pytest.approx(0.51, abs=0.02)
-    assert sample_beyond(e, torch.tensor([0]), 50, limits, seeded(0)).acceptance == pytest.approx(1.0, abs=0.01)
-
-
-def test_an_outlying_norm_is_found():
-    """In absolute units a token of norm 100 has no neighbor of cosine .95 within 20."""
-    with pytest.raises(MiningError, match=r"norm 27\.7 to 100") as caught:
-        check_feasible(tokens(768, [27.7] * 30 + [100]), Thresholds(20, 1, 40, 0.95, -0.5, "absolute"), 1, 0)
-    assert caught.value.suggestions
-
-
-def test_shared_noise_needs_radii_that_every_token_accepts():
-    """Token by token there are neighbors; at one absolute radius for norms 10 and 40 there are none."""
-    limits = Thresholds(25, 1, 60, 0.9, 0.8, "absolute")
-    e, prompts = tokens(768, [10, 40]), torch.tensor([3, 3])
-    check_feasible(e, limits, 1, 0, prompts)
-    with pytest.raises(MiningError, match="neighbor") as caught:
-        check_feasible(e, replace(limits, noise="shared"), 1, 0, prompts)
-    for change in caught.value.suggestions:
-        check_feasible(e, replace(limits, noise="shared", **change), 1, 0, prompts)
 
 
 def test_sampling_unchecked_infeasible_thresholds_ends_with_an_error():

@@ -101,7 +101,7 @@ def test_files_of_a_concept_that_is_gone_go(project, tmp_path):
     assert [path.name for path in (tmp_path / "plots/loss").iterdir()] == ["cat.csv"]
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'class="tabs"' not in page
-    assert "All 1 concepts" not in page
+    assert "Mean of 1 concepts" not in page
 
 
 def test_the_page_escapes_what_users_wrote(reports):
@@ -238,6 +238,16 @@ def test_ticks_are_few_round_and_inside(low, high):
     assert 3 <= len(ticks) <= 7
     assert all(low - 1e-9 <= tick <= high * (1 + 1e-9) for tick in ticks)
     assert all(len(svg.number(tick).lstrip("-0.").rstrip("0.")) <= 2 for tick in ticks)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-5, 3e-3), (0.8, 9), (1e-9, 10)])
+def test_a_log_axis_counts_in_powers_of_ten(low, high):
+    axis = svg.log_axis("", low, high)
+    places = [axis.at(tick) for tick in axis.ticks()]
+    assert len(places) >= 3
+    assert places == sorted(places, reverse=True)  # low values lie below
+    assert axis.at(low) - axis.at(10 * low) == pytest.approx(axis.at(0.1 * high) - axis.at(high), abs=0.2)
+    assert axis.at(0) == axis.at(low)
 
 
 def test_an_axis_of_no_length_is_widened():

@@ -104,7 +104,8 @@ def browser(driver, page, tmp_path):
 def test_shows_without_errors_and_asks_for_nothing(browser, page):
     assert [entry for entry in browser.logs("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.logs("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    requests = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+    asked = [request["request"]["url"] for request in requests if request["documentURL"] == page.as_uri()]
     assert page.as_uri() in asked
     assert [url for url in asked if not url.startswith("data:") and url != page.as_uri()] == []
 
@@ -184,6 +185,6 @@ def test_every_tab_points_at_its_panel_and_ids_are_unique(browser):
 def _port(process: subprocess.Popen) -> str:
     """Read the port from chromedriver's own words."""
     for line in process.stdout:
-        if found := re.search(r"on port (\d+)", line):
+        if found := re.search(r"successfully on port (\d+)", line):
             return found[1]
     pytest.fail("chromedriver ended before it said its port")

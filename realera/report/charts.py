@@ -21,9 +21,11 @@ def loss_chart(rows: Sequence[Mapping[str, float | None]]) -> Markup:
     """Return the loss' terms by step: each step a dot, the mean of the last steps a line."""
     steps = [row["step"] or 0.0 for row in rows]
     series = {term: _series(rows, term) for term in _LOSS_TERMS}
-    most = max((value for points in series.values() for _, value in points), default=1.0)
+    values = [value for points in series.values() for _, value in points if value > 0]
     x = svg.x_axis("step", 0, max(steps, default=1.0))
-    y = svg.y_axis("squared error of the predicted noise", 0, most * 1.05)
+    y = svg.log_axis(
+        "squared error of the noise, log scale", 0.8 * min(values, default=0.1), 1.25 * max(values, default=1.0)
+    )
     marks = []
     for term, points in series.items():
         marks += [svg.dot(a, b, x, y, f"faint {term}", radius=1.6) for a, b in points]

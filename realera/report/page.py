@@ -21,6 +21,7 @@ from realera.report.panel import cards, concept_panel, joined, shown
 from realera.report.tables import AVERAGE
 
 _EMBEDDED = "data/models/tiny-sd"
+_COLUMNS = {name: name for name in words.METRICS} | {"unseen": "unseen", "anchor_seen": "anchor appears"}
 _PACKAGES = ("torch", "diffusers", "transformers", "peft")
 
 
@@ -87,9 +88,9 @@ def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _summary(average: Mapping[str, Any], inputs: Sequence[Inputs]) -> str:
     """Say the result in a sentence, by the top-1 reading, which needs no explanation."""
     old, new = (average[model] for model in ("base", "erased"))
-    who = inputs[0].concept if len(inputs) == 1 else "the erased concepts"
+    who, it = (inputs[0].concept, "it") if len(inputs) == 1 else ("the erased concepts", "them")
     parts = [
-        f"Of the pictures asked for as {who}, the judge still takes {_percent(new['Acc_e'])} for it "
+        f"Of the pictures asked for as {who}, the judge still takes {_percent(new['Acc_e'])} for {it} "
         f"(before: {_percent(old['Acc_e'])})"
     ]
     if new["Acc_g"]:
@@ -106,9 +107,9 @@ def _overview(summaries: Mapping[str, Mapping[str, Any]], inputs: Sequence[Input
     rows = []
     for each in inputs:
         old, new = (summaries[each.concept][model] for model in ("base", "erased"))
-        cells = [_change(old[name], new[name]) for name in words.METRICS]
+        cells = [_change(old[name], new[name]) for name in _COLUMNS]
         rows.append({"concept": each.concept, "cells": cells})
-    return {"cards": cards(summaries[AVERAGE]), "columns": list(words.METRICS), "rows": rows}
+    return {"cards": cards(summaries[AVERAGE]), "columns": list(_COLUMNS.values()), "rows": rows}
 
 
 def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:

@@ -58,8 +58,8 @@ def cards(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _floor(summary: Mapping[str, Any]) -> str:
     """Say what the anchors' own pictures score: no erasure can be expected below it."""
     return "; ".join(
-        f"Floor: pictures of {floor['anchor']} itself are read as {floor['target']} at {floor['probability']['value']:.1f} "
-        f"(top-1: {floor['top1']['value']:.1f}), before any erasure"
+        f"Floor: pictures of {floor['anchor']} itself are taken for {floor['target']} "
+        f"at {floor['probability']['value']:.1f} (top-1: {floor['top1']['value']:.1f}), before any erasure"
         for floor in summary.get("anchor_floor", ())
     )
 
@@ -87,11 +87,15 @@ def _reading(summary: Mapping[str, Any], metric: str, reading: str) -> dict[str,
 def _summary(preset: Preset, scores: Mapping[str, Any]) -> str:
     anchors = joined(dict.fromkeys(preset.anchors))
     text = (
-        f"Prompts with {joined(preset.targets)} and with its synonyms are to draw {anchors} instead; "
+        f"Prompts with {joined(preset.targets)} and with synonyms are to draw {anchors} instead; "
         "everything else is to stay as it was."
     )
     seen = scores["erased"].get("anchor_seen")
-    return text + (f" Now {anchors} is what the judge sees in {seen['top1']['value']:.0f}% of them." if seen else "")
+    if not seen:
+        return text
+    return (
+        f"{text} Asked for by name, {seen['top1']['value']:.0f}% of the pictures now look like {anchors} to the judge."
+    )
 
 
 def _pictures(inputs: Inputs) -> list[dict[str, Any]]:
@@ -144,7 +148,7 @@ def _word_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _effects(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"title": title, "about": about, "figures": _before_and_after(scores, metric)}
         for metric, (title, about) in words.EFFECTS.items()
         if scores["base"].get(metric)

@@ -25,22 +25,37 @@ class Axis:
     start: float
     stop: float
     has_ticks: bool = True
+    is_log: bool = False
 
     def at(self, value: float) -> float:
         """Return the place of a value, rounded: bytes must not depend on the last bit."""
-        share = (value - self.low) / (self.high - self.low)
+        low, high, value = (self._scaled(number) for number in (self.low, self.high, value))
+        share = (value - low) / (high - low)
         return round(self.start + share * (self.stop - self.start), 1)
 
     def ticks(self) -> list[float]:
-        """Return round values within the range, 1, 2 or 5 times a power of ten apart."""
+        """Return round values within the range; on a linear axis 1, 2 or 5 times a power of ten apart."""
         if not self.has_ticks:
             return []
+        return self._log_ticks() if self.is_log else self._linear_ticks()
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(max(value, self.low)) if self.is_log else value
+
+    def _linear_ticks(self) -> list[float]:
         raw = (self.high - self.low) / _MOST_TICKS
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [index * step for index in range(first, last + 1)]
+
+    def _log_ticks(self) -> list[float]:
+        """Return powers of ten; where the range holds few of them, also their double and fivefold."""
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        factors = (1,) if last - first > 3 else (1, 2, 5)
+        ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+        return [tick for tick in ticks if self.low <= tick <= self.high]
 
 
 def x_axis(name: str, low: float, high: float) -> Axis:
@@ -51,6 +66,11 @@ def x_axis(name: str, low: float, high: float) -> Axis:
 def y_axis(name: str, low: float, high: float, height: float = HEIGHT, has_ticks: bool = True) -> Axis:
     """Return a vertical axis, low values below."""
     return Axis(name, low, _above(low, high), height - _BOTTOM, _TOP, has_ticks)
+
+
+def log_axis(name: str, low: float, high: float) -> Axis:
+    """Return a vertical axis that counts in powers of ten; both ends are above 0."""
+    return Axis(name, low, max(high, 10 * low), HEIGHT - _BOTTOM, _TOP, is_log=True)
 
 
 def chart(label: str, x: Axis, y: Axis, content: Sequence[Markup], height: float = HEIGHT) -> Markup:

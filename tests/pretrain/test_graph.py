@@ -1,11 +1,7 @@
 """The pretrain graph from pinned packages to model cards, at smoke size, in a repository of its own."""
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +13,9 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
-from pretrain.config import PARAMS, VOCABULARY, WORK, Params, Vocabulary
+from pretrain.config import PARAMS, VOCABULARY, Params, Vocabulary
 from realera.config import load_yaml
+from tests.dvc_repository import Repository
 
 SMOKE = Path("pretrain/smoke.yaml")
 DVC_FILE = "pretrain/dvc.yaml"
@@ -71,53 +68,16 @@ def test_the_smoke_parameters_are_valid(repository, tmp_path):
 # the graph -------------------------------------------------------------------------------------------
 
 
-class Repository:
-    """A copy of the pipeline's sources under git and DVC."""
-
-    def __init__(self, root: Path, source: Path, home: Path):
-        self.root = root
-        binaries = str(Path(sys.executable).parent)
-        self.environment = os.environ | {
-            "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
-            "REALERA_SCRATCH": str(home / "scratch"),
-            "XDG_CACHE_HOME": str(home / "cache"),
-            "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc"),
-            "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc"),
-            "DVC_SITE_CACHE_DIR": str(home / "dvc-cache"),
-            "DVC_NO_ANALYTICS": "1",
-        }
-        self.environment.pop("PYTHONPATH", None)
-        listed = subprocess.check_output(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "pretrain", "realera"], cwd=source
-        )
-        for name in sorted(set(listed.decode().split("\0")) - {""}):
-            if (source / name).is_file() and not Path(name).is_relative_to(WORK) and not name.endswith("dvc.lock"):
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(source / name, root / name)
-        self.run("git", "init", "--quiet")
-        self.run("dvc", "init", "--quiet")
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        return done.stdout
-
-    def reproduce(self) -> SimpleNamespace:
-        output = self.run("dvc", "repro", DVC_FILE)
-        ran = re.findall(r"Running stage '(?:[^':]*:)?(\w+)'", output)
-        return SimpleNamespace(output=output, ran=ran)
-
-
 @pytest.fixture(scope="module")
 def graph(repository, tmp_path_factory):
     """The repository after one run, and what that run printed."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed: stage fetch needs it")
-    copy = Repository(tmp_path_factory.mktemp("repository"), repository, tmp_path_factory.mktemp("home"))
+    root, home = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("home")
+    copy = Repository(root, repository, home, ["pretrain", "realera"])
+
     shrink(copy.root)
-    return SimpleNamespace(repository=copy, root=copy.root, first=copy.reproduce())
+    return SimpleNamespace(repository=copy, root=copy.root, first=copy.reproduce(DVC_FILE))
 
 
 @pytest.mark.slow
@@ -166,10 +126,10 @@ class TestGraph:
         assert list(scratch.iterdir()) == []
 
     def test_a_second_run_does_nothing(self, graph):
-        assert graph.repository.reproduce().ran == []
+        assert graph.repository.reproduce(DVC_FILE).ran == []
 
     def test_other_seeds_of_the_evaluation_train_nothing_again(self, graph):
         params = _read(graph.root / PARAMS)
         params["evaluate"]["seed"] += 1000
         _write(params, graph.root / PARAMS)
-        assert graph.repository.reproduce().ran == ["draw", "evaluate", "publish"]
+        assert graph.repository.reproduce(DVC_FILE).ran == ["draw", "evaluate", "publish"]

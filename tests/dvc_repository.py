@@ -1,0 +1,49 @@
+"""A copy of the project's sources under git and DVC, to run pipelines in without touching the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+
+class Repository:
+    """Has scratch, caches and settings of its own; `paths` are what is copied."""
+
+    def __init__(self, root: Path, source: Path, home: Path, paths: list[str]):
+        self.root = root
+        binaries = str(Path(sys.executable).parent)
+        self.environment = os.environ | {
+            "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
+            "REALERA_SCRATCH": str(home / "scratch"),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc"),
+            "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc"),
+            "DVC_SITE_CACHE_DIR": str(home / "dvc-cache"),
+            "DVC_NO_ANALYTICS": "1",
+        }
+        self.environment.pop("PYTHONPATH", None)
+        listed = subprocess.check_output(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *paths], cwd=source
+        )
+        for name in sorted(set(listed.decode().split("\0")) - {""}):
+            if (source / name).is_file() and not name.endswith("dvc.lock"):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source / name, root / name)
+        self.run("git", "init", "--quiet")
+        self.run("dvc", "init", "--quiet")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done.stdout
+
+    def reproduce(self, *arguments: str) -> SimpleNamespace:
+        """Run `dvc repro`; return its output and the names of the stages that it ran, in order."""
+        output = self.run("dvc", "repro", *arguments)
+        ran = re.findall(r"Running stage '(?:[^':]*:)?([\w@-]+)'", output)
+        return SimpleNamespace(output=output, ran=ran)
