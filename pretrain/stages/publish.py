@@ -9,7 +9,8 @@ from safetensors import safe_open
 
 from pretrain.cards import generator_card, judge_card, licence_section
 from pretrain.config import WORK, load_params
-from realera.artifacts import atomic_path, read_json
+from realera.artifacts import atomic_path, read_json, write_json
+from realera.scratch import fingerprint
 
 MODELS = Path("data/models")
 
@@ -42,6 +43,7 @@ def main() -> None:
         num_concepts = len(vocabulary["concepts"])
         card = judge_card(params, report, num_concepts, count_parameters(folder), licences)
         (folder / "README.md").write_text(card, encoding="utf-8")
+    write_json({"sha256": fingerprint({}, [MODELS / "tiny-sd", MODELS / "tiny-clip"])}, WORK / "published.json")
 
 
 if __name__ == "__main__":
