@@ -21,7 +21,7 @@ help:
 
 demo: $(STAMP)
 	$(BIN)/dvc repro
-	$(BIN)/python stages/report.py --show
+	@$(BIN)/realera results
 
 setup: $(STAMP)
 
@@ -48,4 +48,4 @@ test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
 fullsize: $(STAMP)
-	$(BIN)/python tools/fullsize.py run
+	$(BIN)/python tools/run_fullsize.py

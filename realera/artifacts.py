@@ -36,14 +36,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     `path`. What stood at `path` before is replaced, and is untouched if the block fails.
 
     Raises:
-        ArtifactError: the block wrote nothing.
+        ArtifactError: the block wrote nothing, or could not write, for instance on a full disk.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _replace(temporary, path)
+    except (OSError, ArtifactError) as error:
+        _remove(temporary)
+        raise _as_artifact_error(error, temporary, path) from error
     except BaseException:
         _remove(temporary)
         raise
@@ -55,19 +58,24 @@ def write_parquet(table: pa.Table, path: str | Path) -> None:
         pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd")
 
 
-def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or only `columns` of it.
+def read_parquet(path: str | Path, columns: Sequence[str] | pa.Schema | None = None) -> pa.Table:
+    """Read a table, or only `columns` of it; a schema also asks for their types, and no empty cell.
 
     Raises:
-        ArtifactError: the file is missing, is no Parquet file, or lacks a column.
+        ArtifactError: the file is missing, is no Parquet file, lacks a column, or has one of
+            another type.
     """
-    path = _existing_file(path)
+    path = existing_file(path)
+    names = columns.names if isinstance(columns, pa.Schema) else columns
     try:
         with pq.ParquetFile(path) as file:
-            _check_columns(path, columns or (), file.schema_arrow.names)
-            return file.read(columns=None if columns is None else list(columns))
-    except (pa.ArrowInvalid, OSError) as error:
+            _check_columns(path, names or (), file.schema_arrow.names)
+            table = file.read(columns=None if names is None else list(names))
+    except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+    if isinstance(columns, pa.Schema):
+        _check_types(path, table, columns)
+    return table
 
 
 def write_json(value: Any, path: str | Path) -> None:
@@ -88,7 +96,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         ArtifactError: the file is missing or is not JSON.
     """
-    path = _existing_file(path)
+    path = existing_file(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
@@ -111,6 +119,26 @@ def write_safetensors(
     content = _with_sorted_header(save(contiguous, metadata=dict(metadata) if metadata else None))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.writelines(content)
+
+
+def read_safetensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, "torch.Tensor"]:
+    """Read all tensors of a file, on the CPU.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or lacks one of `keys`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = existing_file(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:  # KeyError: a dtype that torch lacks
+        raise ArtifactError(f"{path}: not a readable safetensors file: {_first_line(error)}") from error
+    if missing := [key for key in keys if key not in tensors]:
+        found = ", ".join(list(tensors)[:3]) or "nothing"
+        raise ArtifactError(f"{path}: no tensor {missing[0]!r}; it has {found}")
+    return tensors
 
 
 def file_sha256(path: str | Path) -> str:
@@ -157,7 +185,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _existing_file(path: str | Path) -> Path:
+def existing_file(path: str | Path) -> Path:
+    """Return the path of a file.
+
+    Raises:
+        ArtifactError: nothing or a folder is there.
+    """
     path = Path(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
@@ -169,6 +202,24 @@ def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> N
     missing = [name for name in wanted if name not in found]
     if missing:
         raise ArtifactError(f"{path}: no column {missing}; it has {list(found)}")
+
+
+def _check_types(path: Path, table: pa.Table, wanted: pa.Schema) -> None:
+    for field in wanted:
+        column = table[field.name]
+        if column.type != field.type:
+            raise ArtifactError(f"{path}: column {field.name}: found {column.type}; accepted: {field.type}")
+        if column.null_count:
+            raise ArtifactError(f"{path}: column {field.name}: found {column.null_count} empty cells")
+
+
+def _as_artifact_error(error: OSError | ArtifactError, temporary: Path, path: Path) -> ArtifactError:
+    """Name the file that the user knows, not the one that is gone already."""
+    if isinstance(error, ArtifactError):
+        return ArtifactError(str(error).replace(str(temporary), str(path)))
+    reason = os.strerror(error.errno) if error.errno else _first_line(error)
+    other = error.filename and str(temporary) not in str(error.filename)
+    return ArtifactError(f"{path}: cannot be written: {f'{error.filename}: ' if other else ''}{reason}")
 
 
 def _first_line(error: Exception) -> str:

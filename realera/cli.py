@@ -1,15 +1,13 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` answers at once."""
 
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from realera.console import one_line_errors, quiet_libraries
 from realera.errors import RealEraError
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ def draw(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Draw a prompt to a PNG; several images make a grid."""
-    with _one_line_errors():
+    with one_line_errors():
         _check_suffix(out)
         given = _with_options(
             _load_params(params),
@@ -107,7 +105,7 @@ def compare(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Draw a prompt with the base and the erased model: base above, erased below, same seeds."""
-    with _one_line_errors():
+    with one_line_errors():
         _check_suffix(out)
         drawing = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
         given = _with_options(_load_params(params), {"device": device}, drawing)
@@ -142,15 +140,26 @@ def export(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Write an erasure as a folder for others, with a model card."""
-    with _one_line_errors():
+    with one_line_errors():
         given = _load_params(params)
         files = _find(given, concept)
-        _quiet_libraries()
         from realera import export as exporting
 
+        quiet_libraries()
         options = exporting.Options(keep_lora, dtype.value, tolerance)
         exporting.export(files, format.value, out, options, force)
         typer.echo(out)
+
+
+@app.command()
+def results(params: ParamsFile = PARAMS) -> None:
+    """Print the figures of the last `dvc repro` before and after the erasure, and where its report is."""
+    with one_line_errors():
+        from realera.report.results import result_table
+        from realera.stage import ARTIFACTS, REPORTS
+
+        typer.echo(result_table(_load_params(params), ARTIFACTS))
+        typer.echo(f"\nreport: {REPORTS / 'index.html'}")
 
 
 @app.command()
@@ -168,10 +177,10 @@ def doctor(params: Annotated[Path, typer.Option(help="Parameters that name the m
 def _open(params: "Params", concept: str | None) -> "StableDiffusionPipeline":
     """Open the model of the parameters; with a concept, the model that it was erased from."""
     files = None if concept is None else _find(params, concept)
-    _quiet_libraries()
     from realera import models
     from realera.erased import apply_erasure
 
+    quiet_libraries()
     pipe = models.open_pipeline(**params.model.model_dump())
     models.use_scheduler(pipe, params.generate.scheduler)
     if files is not None:
@@ -229,33 +238,6 @@ def _save_grid(images: list["Image.Image"], columns: int, path: Path) -> None:
 def _check_suffix(path: Path) -> None:
     if path.suffix.lower() != ".png" or path.is_dir():
         raise RealEraError(f"--out: found {str(path)!r}; accepted: the name of a .png file")
-
-
-def _quiet_libraries() -> None:
-    """Hide the loading bars and advice of the libraries; errors and our warnings stay."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Print what the user did wrong, and warnings, without traceback or source line."""
-    with warnings.catch_warnings():
-        warnings.showwarning = _print_warning
-        try:
-            yield
-        except (RealEraError, OSError) as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
-
-
-def _print_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if issubclass(category, UserWarning):
-        typer.echo(f"warning: {message}", err=True)
 
 
 if __name__ == "__main__":

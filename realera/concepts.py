@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, RootModel, field_validator, model_validator
 
 from realera import project
-from realera.config import Section, load_yaml
+from realera.config import CONCEPT_NAME, Section, load_yaml
 from realera.errors import ConfigError
 
 CONCEPTS = Path("data/concepts")
@@ -21,8 +21,6 @@ TEMPLATES = Path("data/prompts/templates.yaml")
 
 VOCABULARY = "vocabulary"
 """Name of the list that holds every concept the model's own vocabulary.json names."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 class Preserve(Section):
@@ -48,9 +46,14 @@ class Preset(Section):
     @field_validator("targets", "anchors", "neighbors")
     @classmethod
     def _not_blank(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        if any(not word.strip() for word in words):
-            raise ValueError("words that are not blank")
-        return words
+        return _checked_words(words)
+
+    @field_validator("synonyms")
+    @classmethod
+    def _distinct(cls, synonyms: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for words in synonyms.values():
+            _checked_words(words, may_repeat=False)
+        return synonyms
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -77,6 +80,23 @@ class Preset(Section):
 class _Lists(RootModel[dict[str, tuple[str, ...]]]):
     """A file of named lists."""
 
+    @field_validator("root")
+    @classmethod
+    def _distinct(cls, lists: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, words in lists.items():
+            _checked_words(words, f"{name}: ", may_repeat=False)
+        return lists
+
+
+def check_name(name: str) -> None:
+    """Refuse what could be a path, so that nothing is read or written outside the concept's own folder.
+
+    Raises:
+        ConfigError: the name is no file name.
+    """
+    if not re.fullmatch(CONCEPT_NAME, name):
+        raise ConfigError(f"concepts: found {name!r}; accepted: names of files in {CONCEPTS}, without .yaml")
+
 
 def load_preset(name: str) -> Preset:
     """Read data/concepts/<name>.yaml.
@@ -84,8 +104,7 @@ def load_preset(name: str) -> Preset:
     Raises:
         ConfigError: the name is no file name, there is no such preset, or a value does not fit.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"concepts: found {name!r}; accepted: names of files in {CONCEPTS}, without .yaml")
+    check_name(name)
     path = project.find(CONCEPTS / f"{name}.yaml")
     if path is None:
         folder = project.find(CONCEPTS) or CONCEPTS
@@ -130,3 +149,15 @@ def _named(path: Path, name: str) -> tuple[str, ...]:
     if name not in lists:
         raise ConfigError(f"{path}: no list {name!r}; accepted: {', '.join(sorted(lists))}")
     return lists[name]
+
+
+def _checked_words(words: tuple[str, ...], where: str = "", may_repeat: bool = True) -> tuple[str, ...]:
+    if any(not word.strip() for word in words):
+        raise ValueError(f"{where}words that are not blank")
+    if not may_repeat and len(set(words)) < len(words):
+        raise ValueError(f"{where}words without repeats, found {_first_repeated(words)!r} again")
+    return words
+
+
+def _first_repeated(words: tuple[str, ...]) -> str:
+    return next(word for index, word in enumerate(words) if word in words[:index])

@@ -5,10 +5,9 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from peft.tuners.lora import Linear as LoraLinear
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from realera import unet
+from realera.artifacts import existing_file, read_safetensors
 from realera.errors import ArtifactError
 from realera.finished import LORA_FILE as LORA_FILE
 
@@ -52,11 +51,7 @@ def read_patch(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ArtifactError: the file is missing or corrupt.
     """
-    _check_file(path)
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ArtifactError(f"{path}: not a readable safetensors file: {error}") from error
+    return read_safetensors(path)
 
 
 def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:
@@ -65,8 +60,7 @@ def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:
     Raises:
         ArtifactError: the file is missing or corrupt, or does not fit the model.
     """
-    path = folder / LORA_FILE
-    _check_file(path)
+    path = existing_file(folder / LORA_FILE)
     try:
         pipe.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=ADAPTER)
     except Exception as error:  # the libraries raise anything from KeyError to RuntimeError
@@ -90,8 +84,3 @@ def _sum(weights: dict[str, torch.Tensor], changes: dict[str, torch.Tensor], sou
         raise ArtifactError(f"{source}: found a LoRA on {strange[0]}; accepted: cross-attention to_k and to_v")
     added = {name: weights[name].float() + change.cpu() for name, change in changes.items()}
     return weights | added
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise ArtifactError(f"{path}: a file is needed here, found {'a folder' if path.is_dir() else 'nothing'}")

@@ -8,7 +8,7 @@ import torch
 
 from realera.closed_form import Gram, Solution, solve
 from realera.config import SolverParams
-from realera.errors import ConfigError
+from realera.errors import ArtifactError, ConfigError
 from realera.prompt_table import Pair, PromptTable
 from realera.samples import SampleTable
 
@@ -31,8 +31,9 @@ def erase(
 
     Raises:
         ConfigError: the embeddings are not of this model's width, or the ridge is too small.
+        ArtifactError: the samples are not of these prompts.
     """
-    _check_width(weights, table)
+    check_width(weights, table)
     groups = equation_rows(table, samples, span)
     if not params.enabled:
         return Erasure(dict(weights), _report(weights, dict(weights), groups, None))
@@ -71,6 +72,8 @@ def _sample_rows(table: PromptTable, samples: SampleTable, pairs: list[Pair]) ->
     """Return e + eta and e* + eta' of every sample, [num_samples, d] each."""
     meets = {(pair.target_id, own): (pair.anchor_id, other) for pair in pairs for own, other in pair.tokens}
     own = list(zip(samples.prompt_id.tolist(), samples.token.tolist(), strict=True))
+    if samples.eta.shape[1] != table.width or not meets.keys() >= set(own):
+        raise ArtifactError("samples.parquet: not made from this prompts.parquet and sampler.span; mine makes it anew")
     other = [meets[place] for place in own]
     return (
         _at(table, own) + samples.eta,
@@ -137,7 +140,12 @@ def _residual(weight: torch.Tensor, original: torch.Tensor, rows: Rows) -> float
     return float((sources @ weight.T - wanted).norm() / wanted.norm()) if len(wanted) else 0.0
 
 
-def _check_width(weights: Mapping[str, torch.Tensor], table: PromptTable) -> None:
+def check_width(weights: Mapping[str, torch.Tensor], table: PromptTable) -> None:
+    """Refuse prompts that another model's text encoder has read.
+
+    Raises:
+        ConfigError: the embeddings are not as wide as the K and V matrices take them.
+    """
     name, weight = next(iter(weights.items()))
     if weight.shape[1] != table.width:
         raise ConfigError(

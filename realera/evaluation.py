@@ -5,10 +5,13 @@ once for all of them; a preset's own words (its targets, their synonyms, its anc
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
+from realera.artifacts import read_json
 from realera.concepts import Preset, load_words
 from realera.config import GenerateParams, ImageCounts
+from realera.errors import ArtifactError
 from realera.prompts import fill
 
 GROUPS = ("erase", "preserve", "synonym", "unseen", "anchor")
@@ -61,6 +64,20 @@ def all_shared_subjects(presets: Iterable[Preset]) -> list[Subject]:
     """Return what several presets share, without repeats, sorted: the order of presets is no matter."""
     found = {subject for preset in presets for subject in shared_subjects(preset)}
     return sorted(found, key=lambda subject: (GROUPS.index(subject.group), subject.word))
+
+
+def read_subjects(path: Path) -> list[Subject]:
+    """Read subjects.json, which the stage plan writes.
+
+    Raises:
+        ArtifactError: it is missing or corrupt.
+    """
+    rows = read_json(path)
+    keys = {field.name for field in fields(Subject)}
+    for row in rows if isinstance(rows, list) else [rows]:
+        if not isinstance(row, dict) or row.keys() != keys or row["group"] not in GROUPS:
+            raise ArtifactError(f"{path}: found {row!r}; accepted: group, word and parent; plan makes it anew")
+    return [Subject(**row) for row in rows]
 
 
 def drawings(subjects: Sequence[Subject], params: GenerateParams) -> list[Drawing]:

@@ -8,19 +8,23 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import torch
 from diffusers import StableDiffusionPipeline
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
 from tqdm import tqdm
 
 from realera import models, sampling
 from realera.artifacts import read_parquet, write_parquet
 from realera.config import GenerateParams, ModelParams
+from realera.console import one_line_warnings, quiet_libraries, sigterm_as_interrupt
 from realera.erased import apply_erasure
-from realera.errors import ArtifactError
+from realera.errors import ArtifactError, RealEraError
 from realera.evaluation import Drawing
 from realera.images import SCHEMA, encode_png
 
@@ -54,6 +58,10 @@ class Source:
         return pipe
 
 
+Share: TypeAlias = tuple[int, Sequence[Drawing], Source, GenerateParams, Path]
+"""Number of processes, and what `draw_all` was given."""
+
+
 def draw_all(drawings: Sequence[Drawing], source: Source, params: GenerateParams, folder: Path) -> pa.Table:
     """Draw everything and return the table of images, in the order of `drawings`.
 
@@ -62,12 +70,15 @@ def draw_all(drawings: Sequence[Drawing], source: Source, params: GenerateParams
         source: the model.
         params: scheduler, steps, guidance, batch size and processes.
         folder: scratch; finished batches in it are kept and not drawn again.
+
+    Raises:
+        RealEraError: what a process has raised, or how it was ended.
     """
     num_processes = 1 if models.resolve_device(source.model.device).type != "cpu" else params.num_processes
     num_processes = min(num_processes, len(_batches(drawings, params)))
     arguments = (num_processes, drawings, source, params, folder)
     if num_processes > 1:
-        spawn(_draw_share, arguments, nprocs=num_processes)
+        _draw_on_processes(arguments)
     else:
         _draw_share(0, *arguments)
     return pa.concat_tables([read_parquet(part) for part in _parts(drawings, params, folder)])
@@ -77,6 +88,31 @@ def image_id(drawing: Drawing, params: GenerateParams) -> str:
     """Return 16 hex digits of prompt, seed and settings: base and erased image of a pair share it."""
     settings = (params.scheduler, params.num_inference_steps, params.guidance_scale)
     return hashlib.sha256(repr((drawing.prompt, drawing.seed, settings)).encode()).hexdigest()[:_ID_DIGITS]
+
+
+def _draw_on_processes(arguments: Share) -> None:
+    """Draw every share in a process of its own; daemons, so that they end with this one."""
+    problems = get_context("spawn").SimpleQueue()
+    try:
+        spawn(_draw_in_process, (problems, arguments), nprocs=arguments[0], daemon=True)
+    except ProcessExitedException as error:
+        if not problems.empty():
+            raise problems.get() from None
+        ended = f"a process was ended by {error.signal_name or f'code {error.exit_code}'}"
+        raise RealEraError(f"generate.num_processes: {ended}; fewer processes need less memory") from error
+
+
+def _draw_in_process(rank: int, problems: "SimpleQueue[Exception]", arguments: Share) -> None:
+    """Send what the user did wrong to the parent, which says it once; libraries are quiet here too."""
+    quiet_libraries()
+    with one_line_warnings(), sigterm_as_interrupt():
+        try:
+            _draw_share(rank, *arguments)
+        except KeyboardInterrupt as error:
+            raise SystemExit(130) from error
+        except (RealEraError, OSError, MemoryError) as error:
+            problems.put(error)
+            raise SystemExit(1) from error
 
 
 def _draw_share(

@@ -28,7 +28,11 @@ SCHEDULERS = {
     "euler": EulerDiscreteScheduler,
     "dpmsolver": DPMSolverMultistepScheduler,
 }
-_SCHEDULER_OPTIONS = {"pndm": {"skip_prk_steps": True}}  # as every Stable Diffusion has it
+_SCHEDULER_OPTIONS = {
+    "pndm": {"skip_prk_steps": True},  # as every Stable Diffusion has it
+    "ddim": {"clip_sample": False},  # latents have no bounds; another scheduler's configuration does not say so
+}
+_UNUSED = ("safety_checker", "feature_extractor")  # the second only serves the first
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -57,8 +61,7 @@ def open_pipeline(
         device: see `resolve_device`.
         config: for a single file, the diffusers folder or hub id with its architecture;
             without it diffusers asks the hub for the one that fits the weights.
-        without: components to leave out, such as `unet` and `vae`, to save memory and time
-            (a single file is read whole all the same).
+        without: components to leave out, such as `unet` and `vae`, to save memory and time.
 
     Raises:
         ModelError: nothing is there, it is no Stable Diffusion model, or it is corrupt.
@@ -67,14 +70,14 @@ def open_pipeline(
     target = resolve_device(device)
     options: dict[str, Any] = {
         "dtype": resolve_dtype(dtype, target),
-        "safety_checker": None,
         "requires_safety_checker": False,
+        **dict.fromkeys((*_UNUSED, *without)),
     }
     if Path(place).is_file():
         pipe = _load_single_file(place, config, options)
     else:
         _check_folder(place, "model_index.json", "a diffusers model")
-        options |= {"use_safetensors": True, "revision": revision} | dict.fromkeys(without)
+        options |= {"use_safetensors": True, "revision": revision}
         pipe = _load(StableDiffusionPipeline.from_pretrained, place, options)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(target)
@@ -184,7 +187,11 @@ def _load_single_file(place: str, config: str | Path | None, options: dict[str, 
         raise ModelError(f"{place}: found a {Path(place).suffix} file; accepted: .safetensors")
     if config is not None:
         options = options | {"config": _locate(config)}
-    return _load(StableDiffusionPipeline.from_single_file, place, options)
+    try:
+        return _load(StableDiffusionPipeline.from_single_file, place, options)
+    except ModelError as error:
+        hint = "" if config is not None else "; model.config: found null, so the hub is asked for the architecture"
+        raise ModelError(f"{error}{hint}") from error
 
 
 def _load(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) -> Loaded:

@@ -8,6 +8,7 @@ import torch
 
 from realera import feasibility, mining, seeds
 from realera.config import SamplerParams
+from realera.errors import ArtifactError
 from realera.prompt_table import Pair, PromptTable
 from realera.prompts import Tokens, aligned
 from realera.samples import SampleTable
@@ -58,9 +59,14 @@ def perturber(table: PromptTable, samples: SampleTable, params: SamplerParams) -
 
     Training mines anew in every step (Algorithm 1, step 28). Neighbors from text are not drawn:
     one of those that were mined is taken. None stands for a kind that is switched off.
+
+    Raises:
+        ArtifactError: the samples are not of these prompts.
     """
     pairs, limits = table.pairs(params.span), thresholds(params)
     mined = _neighbors_by_prompt(samples) if params.source == "text" else {}
+    if params.source == "text" and params.M > 0:
+        _check_mined(mined, table, pairs)
 
     def perturb(index: int, generator: torch.Generator) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         pair = pairs[index]
@@ -192,6 +198,13 @@ def _flat(samples: mining.Samples, prompt_ids: np.ndarray, tokens: np.ndarray, i
         cosine=samples.cosine.reshape(-1).numpy(),
         eta=samples.eta.reshape(num * rows, samples.eta.shape[-1]),
     )
+
+
+def _check_mined(mined: dict[int, list[torch.Tensor]], table: PromptTable, pairs: Sequence[Pair]) -> None:
+    for pair in pairs:
+        wanted = (len(pair.tokens), table.width)
+        if not mined.get(pair.target_id) or any(eta.shape != wanted for eta in mined[pair.target_id]):
+            raise ArtifactError("samples.parquet: not made from this prompts.parquet and sampler; mine makes it anew")
 
 
 def _neighbors_by_prompt(samples: SampleTable) -> dict[int, list[torch.Tensor]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from realera.concepts import Preset, load_templates, load_words
 from realera.config import Params
+from realera.console import quiet_libraries
 from realera.errors import ConfigError
 from realera.models import open_pipeline
 from realera.neighborhood import Encoded, join, rank_phrases, text_neighbors
@@ -22,6 +23,7 @@ class PhraseEncoder:
     """Puts phrases into templates and encodes them."""
 
     def __init__(self, params: Params) -> None:
+        quiet_libraries()
         options = params.model.model_dump() | {"dtype": "float32"}
         self.pipe = open_pipeline(**options, without=("unet", "vae"))
         self.batch_size = params.encode.batch_size
@@ -55,14 +57,16 @@ def nearest_phrases(table: PromptTable, preset: Preset, params: Params) -> tuple
     """Return the M nearest phrases of each target as neighbors of each of its prompts, and the phrases.
 
     Raises:
-        ConfigError: there are fewer than M phrases.
+        ConfigError: there are fewer than M phrases, or the prompts are of another model or preset.
     """
     encoder, templates = PhraseEncoder(params), load_templates(preset.templates)
     phrases = candidates(preset, read_vocabulary(encoder.pipe.name_or_path))
     span, num = params.sampler.span, params.sampler.M
     if len(phrases) < num:
         raise ConfigError(f"sampler.M: found {num}; there are {len(phrases)} phrases to take neighbors from")
-    pairs = table.pairs(span)
+    pairs, width = table.pairs(span), encoder.pipe.text_encoder.config.hidden_size
+    if table.width != width or len(pairs) != len(preset.targets) * params.encode.num_templates:
+        raise ConfigError("prompts.parquet: not of this model, preset and encode.num_templates; encode makes it anew")
     parts, words = [], []
     for position, target in enumerate(preset.targets):
         own = pairs[position * params.encode.num_templates :][: params.encode.num_templates]

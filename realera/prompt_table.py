@@ -12,7 +12,19 @@ from realera.artifacts import read_parquet, write_parquet
 from realera.errors import ArtifactError
 from realera.prompts import Prompt, Tokens, aligned
 
-_COLUMNS = ("prompt_id", "target", "role", "text", "pair_id", "first", "last", "num_tokens", "embedding")
+_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.int32()),
+        ("target", pa.string()),
+        ("role", pa.string()),
+        ("text", pa.string()),
+        ("pair_id", pa.int32()),
+        ("first", pa.int32()),
+        ("last", pa.int32()),
+        ("num_tokens", pa.int32()),
+    ]
+)
+"""All columns but the embedding, whose size is the model's."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +98,16 @@ class PromptTable:
         Raises:
             ArtifactError: it is missing or corrupt, or was not written by the encode stage.
         """
-        table = read_parquet(path, _COLUMNS)
+        rows = read_parquet(path, _SCHEMA).to_pylist()
+        table = read_parquet(path, ["embedding"])
+        vectors = matrix(table["embedding"], f"{path}: column embedding")
         try:
-            sizes = {key.decode(): int(value) for key, value in (table.schema.metadata or {}).items()}
-            shape = (table.num_rows, sizes["num_tokens"], sizes["width"])
-            embeddings = torch.from_numpy(matrix(table["embedding"]).reshape(shape))
+            sizes = {key: int(value) for key, value in (table.schema.metadata or {}).items()}
+            shape = (table.num_rows, sizes[b"num_tokens"], sizes[b"width"])
+            embeddings = torch.from_numpy(vectors.reshape(shape))
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"{path}: its embeddings don't have the shape that its header says") from error
-        rows = table.drop_columns(["embedding"]).to_pylist()
+        _check_rows(rows, embeddings.shape[1], path)
         prompts = [Prompt(row["text"], 0, len(row["text"]), row["role"], row["target"], row["pair_id"]) for row in rows]
         tokens = [Tokens(row["first"], row["last"], row["num_tokens"]) for row in rows]
         return cls(prompts, tokens, embeddings)
@@ -105,8 +119,29 @@ def fixed_size_lists(values: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column of fixed-size lists as float32 [num, size]."""
-    combined = column.combine_chunks()
-    values = combined.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(combined), -1).copy()
+def matrix(column: pa.ChunkedArray, source: str) -> np.ndarray:
+    """Return a column of fixed-size lists as float32 [num, size].
+
+    Raises:
+        ArtifactError: it is a column of another type, or holds what is no finite number; it names `source`.
+    """
+    kind = column.type
+    if not (pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()):
+        raise ArtifactError(f"{source}: found {kind}; accepted: fixed_size_list<float>")
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if len(values) != len(column) * kind.list_size or not np.isfinite(values).all():
+        raise ArtifactError(f"{source}: found empty cells, or values that are not finite")
+    return values.reshape(len(column), kind.list_size).copy()
+
+
+def _check_rows(rows: Sequence[dict], length: int, path: Path) -> None:
+    """Refuse targets without an anchor, and tokens that no prompt has."""
+    pairs = {role: {row["pair_id"] for row in rows if row["role"] == role} for role in ("target", "anchor")}
+    if not pairs["target"]:
+        raise ArtifactError(f"{path}: no prompt of a target")
+    if alone := pairs["target"] - pairs["anchor"]:
+        raise ArtifactError(f"{path}: pair_id: found {min(alone)}, a target's prompt without its anchor's")
+    for row in rows:
+        last, empty = row["last"], row["role"] == "preserve"  # a preserved text may be empty
+        if not (1 <= row["first"] <= last + empty and last < row["num_tokens"] <= length):
+            raise ArtifactError(f"{path}: {row['text']!r}: tokens out of range, found {row['first']} to {last}")

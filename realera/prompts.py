@@ -74,7 +74,7 @@ def fill(template: str, name: str) -> tuple[str, int, int]:
     """
     try:
         marked = template.format(name=_MARK, a=article(name))
-    except (KeyError, IndexError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigError(f"template {template!r}: found {error}; accepted fields: {{name}} and {{a}}") from error
     if marked.count(_MARK) != 1:
         raise ConfigError(f"template {template!r}: found {marked.count(_MARK)} times {{name}}; accepted: once")

@@ -8,13 +8,16 @@ import pyarrow as pa
 import torch
 
 from realera.artifacts import read_parquet, write_parquet
+from realera.errors import ArtifactError
 from realera.prompt_table import fixed_size_lists, matrix
 
 KINDS = ("neighbor", "beyond")
-_COLUMNS = (
-    *("sample_id", "prompt_id", "token", "kind"),
-    *("radius", "anchor_radius", "cosine", "distance", "eta"),
+_INTEGERS = ("sample_id", "prompt_id", "token")
+_REALS = ("radius", "anchor_radius", "cosine", "distance")
+_SCHEMA = pa.schema(
+    [(name, pa.int32()) for name in _INTEGERS] + [("kind", pa.string())] + [(name, pa.float32()) for name in _REALS]
 )
+"""All columns but eta, whose size is the model's."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,10 @@ class SampleTable:
         Raises:
             ArtifactError: it is missing, corrupt, or lacks a column.
         """
-        table = read_parquet(path, _COLUMNS)
-        numbers = {name: table[name].to_numpy() for name in _COLUMNS[:3] + _COLUMNS[4:7]}
-        size = table.schema.field("eta").type.list_size
-        return cls(
-            is_neighbor=np.array(table["kind"].to_pylist(), dtype=object) == KINDS[0],
-            eta=torch.from_numpy(matrix(table["eta"]).reshape(table.num_rows, size)),
-            **numbers,
-        )
+        table = read_parquet(path, _SCHEMA)
+        numbers = {name: table[name].to_numpy() for name in (*_INTEGERS, *_REALS[:3])}
+        kinds = np.array(table["kind"].to_pylist(), dtype=object)
+        if strange := set(kinds) - set(KINDS):
+            raise ArtifactError(f"{path}: kind: found {min(strange)!r}; accepted: {', '.join(KINDS)}")
+        eta = matrix(read_parquet(path, ["eta"])["eta"], f"{path}: column eta")
+        return cls(is_neighbor=kinds == KINDS[0], eta=torch.from_numpy(eta), **numbers)

@@ -1,46 +1,30 @@
-"""What every stage does alike: one line for what the user did wrong, quiet libraries, paths."""
+"""What every stage does alike: where its artifacts lie, and how it ends."""
 
-import re
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from realera.errors import RealEraError
+from realera.concepts import check_name
+from realera.console import one_line_errors, quiet_libraries
 
 ARTIFACTS = Path("artifacts")
+REPORTS = Path("reports")
 SHARED = ARTIFACTS / "shared"
 
 
 def artifact(concept: str, name: str) -> Path:
-    """Return where a concept's artifact lies."""
+    """Return where a concept's artifact lies.
+
+    Raises:
+        ConfigError: the concept's name could leave the folder.
+    """
+    check_name(concept)
     return ARTIFACTS / concept / name
 
 
 @contextmanager
 def stage_errors() -> Iterator[None]:
     """Print an error of the user's, or a full disk, as one line and exit with 1; warnings likewise."""
-    _quiet_libraries()
-    with warnings.catch_warnings():
-        warnings.showwarning = _print_warning
-        try:
-            yield
-        except (RealEraError, OSError, MemoryError) as error:
-            sys.exit(f"error: {str(error) or type(error).__name__}")
-        except KeyboardInterrupt:
-            sys.exit("interrupted; start the stage again and it goes on from its last checkpoint")
-
-
-def _quiet_libraries() -> None:
-    """Hide loading bars and advice of the libraries that are imported; errors and our warnings stay."""
-    for name in ("diffusers.utils", "transformers.utils"):
-        if name in sys.modules:
-            logging = sys.modules[name].logging  # type: ignore[attr-defined]
-            logging.set_verbosity_error()
-            logging.disable_progress_bar()
-
-
-def _print_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if issubclass(category, UserWarning):
-        print("warning: " + re.sub(r"\s+", " ", str(message)), file=sys.stderr)
+    quiet_libraries()
+    with one_line_errors("interrupted; start the stage again and it goes on from its last checkpoint"):
+        yield

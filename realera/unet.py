@@ -52,7 +52,7 @@ def patch(unet: nn.Module, new_weights: Mapping[str, torch.Tensor], source: str 
         ArtifactError: a key is missing or unknown, or a shape differs; nothing is changed then.
     """
     own = weights(unet)
-    _check(own, new_weights, source)
+    check_fits(own, new_weights, source)
     for name, weight in own.items():
         weight.copy_(new_weights[name])
 
@@ -67,7 +67,7 @@ def swapped(unet: nn.Module, other_weights: Mapping[str, torch.Tensor]) -> Itera
     """
     layers = cross_attention(unet)
     own = {name: layer.weight.data for name, layer in layers.items()}
-    _check({f"{name}.weight": weight for name, weight in own.items()}, other_weights, "swapped weights")
+    check_fits({f"{name}.weight": weight for name, weight in own.items()}, other_weights, "swapped weights")
     try:
         for name, layer in layers.items():
             layer.weight.data = other_weights[f"{name}.weight"]
@@ -77,13 +77,17 @@ def swapped(unet: nn.Module, other_weights: Mapping[str, torch.Tensor]) -> Itera
             layer.weight.data = own[name]
 
 
-def _base_layer(layer: nn.Module) -> nn.Linear:
-    """Return the Linear inside a peft layer, or the layer itself."""
-    base: nn.Linear = getattr(layer, "base_layer", layer)  # type: ignore[arg-type]
-    return base
+def check_fits(own: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse K/V weights of another model.
 
+    Args:
+        own: the model's.
+        new: those to put in their place.
+        source: file named in errors.
 
-def _check(own: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor], source: str) -> None:
+    Raises:
+        ArtifactError: a key is missing or unknown, or a shape differs.
+    """
     if missing := sorted(set(own) - set(new)):
         raise ArtifactError(f"{source}: no weight {missing[0]} ({len(missing)} missing); it is not of this model")
     if unknown := sorted(set(new) - set(own)):
@@ -92,3 +96,9 @@ def _check(own: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor], sou
         if new[name].shape != weight.shape:
             found, needed = list(new[name].shape), list(weight.shape)
             raise ArtifactError(f"{source}: {name}: found shape {found}, this model has {needed}")
+
+
+def _base_layer(layer: nn.Module) -> nn.Linear:
+    """Return the Linear inside a peft layer, or the layer itself."""
+    base: nn.Linear = getattr(layer, "base_layer", layer)  # type: ignore[arg-type]
+    return base

@@ -1,9 +1,11 @@
 """Stage encode: a preset's prompts, their token spans and embeddings."""
 
+import warnings
+
 import typer
 
 from realera import models, prompts, text
-from realera.concepts import load_preset
+from realera.concepts import VOCABULARY, load_preset
 from realera.config import Params, load_params
 from realera.prompt_table import PromptTable
 from realera.stage import artifact, stage_errors
@@ -21,6 +23,12 @@ def encode(concept: str, params: Params) -> PromptTable:
     preset, settings = load_preset(concept), params.encode
     pipe = models.open_pipeline(**params.model.model_dump() | {"dtype": "float32"}, without=("unet", "vae"))
     vocabulary = text.read_concepts(pipe.name_or_path)
+    if VOCABULARY in preset.preserve.lists and not vocabulary:
+        warnings.warn(
+            f"preserve.lists: {params.model.id} has no {text.VOCABULARY_FILE}, so {VOCABULARY!r} names nothing that "
+            "stays; accepted: more lists of data/prompts/words.yaml",
+            stacklevel=2,
+        )
     built = prompts.build(preset, vocabulary, settings.num_templates, settings.num_preserve_templates)
     texts = [prompt.text for prompt in built]
     tokens = [prompts.locate(prompt, pipe.tokenizer) for prompt in built]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import typer
 
-from realera.artifacts import read_json, write_parquet
+from realera.artifacts import write_parquet
 from realera.concepts import load_preset
 from realera.config import load_params
-from realera.evaluation import Subject, drawings, erased_subjects, own_subjects
+from realera.evaluation import Subject, drawings, erased_subjects, own_subjects, read_subjects
 from realera.generation import Source, draw_all
 from realera.scratch import fingerprint, scratch
 from realera.stage import SHARED, artifact, stage_errors
@@ -37,8 +37,7 @@ def _job(what: What, concept: str) -> tuple[list[Subject], Path, Source]:
     """Return whom to draw, where to, and with which model."""
     model = load_params().model
     if what is What.base:
-        words = [Subject(**row) for row in read_json(SHARED / "subjects.json")]
-        return words, SHARED / "base.parquet", Source(model)
+        return read_subjects(SHARED / "subjects.json"), SHARED / "base.parquet", Source(model)
     preset = load_preset(concept)
     if what is What.originals:
         return own_subjects(preset), artifact(concept, "originals.parquet"), Source(model)

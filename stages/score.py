@@ -30,7 +30,7 @@ def main(concept: Annotated[str, typer.Argument(help="A preset of data/concepts.
             ("base", SHARED / "base.parquet", shared),
             ("erased", artifact(concept, "images.parquet"), erased),
         ]
-        images = [select_subjects(read_parquet(path, SCHEMA.names), subjects, path) for _, path, subjects in sources]
+        images = [select_subjects(read_parquet(path, SCHEMA), subjects, path) for _, path, subjects in sources]
         model, processor = open_judge(params.judge.id, params.judge.revision, params.model.device)
         choices = read_choices(model, processor, labels, params.generate.template)
         parts = [

@@ -6,14 +6,15 @@ import pandas as pd
 import torch
 import typer
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file
 
-from realera import models
+from realera import models, unet
 from realera.alignment import Pairs, train
-from realera.artifacts import atomic_path
+from realera.artifacts import atomic_path, read_safetensors
 from realera.concepts import load_preset
 from realera.config import Params, load_params
 from realera.erased import read_patch
+from realera.erasure import check_width
+from realera.errors import ArtifactError
 from realera.lora import save_adapter
 from realera.neighborhood import perturber
 from realera.prompt_table import PromptTable
@@ -42,8 +43,13 @@ def align(concept: str, params: Params, folder: Path) -> tuple[StableDiffusionPi
     """Train; return the pipeline with its adapter, and the log."""
     table = PromptTable.read(artifact(concept, "prompts.parquet"))
     samples = SampleTable.read(artifact(concept, "samples.parquet"))
-    latents = load_file(artifact(concept, "anchor_latents.safetensors"))["latents"]
+    num_images = params.latents.num_images * len(load_preset(concept).targets)
+    patch_file = artifact(concept, "kv_patch.safetensors")
+    patch = read_patch(patch_file)
     pipe = models.open_pipeline(**params.model.model_dump(), without=("text_encoder", "tokenizer", "vae"))
+    check_width(unet.weights(pipe.unet), table)
+    unet.check_fits(unet.weights(pipe.unet), patch, str(patch_file))
+    latents = read_latents(artifact(concept, "anchor_latents.safetensors"), num_images, pipe.unet.config.in_channels)
     log = train(
         pipe.unet,
         pairs(table, latents, params, len(load_preset(concept).targets)),
@@ -51,14 +57,29 @@ def align(concept: str, params: Params, folder: Path) -> tuple[StableDiffusionPi
         params.lora,
         folder,
         perturber(table, samples, params.sampler),
-        read_patch(artifact(concept, "kv_patch.safetensors")),
+        patch,
     )
     return pipe, log
+
+
+def read_latents(path: Path, num_images: int, channels: int) -> torch.Tensor:
+    """Return the latents [num_images, channels, h, w] of the anchors' images.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or holds another shape.
+    """
+    latents = read_safetensors(path, ["latents"])["latents"]
+    if latents.dtype != torch.float32 or latents.ndim != 4 or latents.shape[:2] != (num_images, channels):
+        found = f"{str(latents.dtype).removeprefix('torch.')} {list(latents.shape)}"
+        raise ArtifactError(f"{path}: latents: found {found}; accepted: float32 [{num_images}, {channels}, h, w]")
+    return latents
 
 
 def pairs(table: PromptTable, latents: torch.Tensor, params: Params, num_targets: int) -> Pairs:
     """Return the targets' prompts with their anchors' and the images of those anchors."""
     found = table.pairs(params.sampler.span)
+    if len(found) % num_targets:
+        raise ArtifactError(f"prompts.parquet: {len(found)} prompts of {num_targets} targets; encode makes it anew")
     num_images = params.latents.num_images
     prompts_a_target = len(found) // num_targets
     rows = [[index // prompts_a_target * num_images + i for i in range(num_images)] for index in range(len(found))]

@@ -42,7 +42,8 @@ def test_shipped_presets_fit_the_embedded_model(name, tiny_sd):
     kept = preserved_words(preset, vocabulary)
     judged = {*preset.targets, *preset.all_synonyms(), *load_words(preset.unseen)}
     assert not set(kept) & judged
-    assert set(load_words(preset.classes)) - judged <= set(kept)
+    if preset.preserve.lists:  # none in the preset that follows the paper to the letter
+        assert set(load_words(preset.classes)) - judged <= set(kept)
     assert len(load_templates(preset.templates)) >= 30
 
 

@@ -1,5 +1,6 @@
 import copy
 import re
+import shutil
 
 import pytest
 import yaml
@@ -53,6 +54,22 @@ def test_every_project_param_has_a_comment(repository):
 @pytest.mark.parametrize("text", ["1e-05", "'1e-05'", "0.00001", "1.0e-5"])
 def test_numbers_as_dvc_writes_them(write, text):
     assert load_yaml(write(f"inner: {{lr: {text}}}"), Outer).inner.lr == 1e-5
+
+
+def test_params_load_as_dvc_rewrites_them(repository, tmp_path):
+    from dvc.utils.hydra import apply_overrides  # what `dvc exp run -S` does to params.yaml
+
+    path = shutil.copy(repository / "params.yaml", tmp_path)
+    apply_overrides(path, ["model.id=elsewhere", "lora.learning_rate=1.0e-5", "solver.enabled=false"])
+    before, after = load_params(repository / "params.yaml"), load_params(path)
+    assert (after.model.id, after.lora.learning_rate, after.solver.enabled) == ("elsewhere", 1e-5, False)
+    assert after.lora.mixed_precision == "no"
+    assert (after.sampler, after.generate) == (before.sampler, before.generate)
+
+
+@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "Yes", "y", "truly"])
+def test_only_true_and_false_are_truth_values(write, text):
+    assert load_yaml(write(f"inner: {{lr: 1, names: [{text}]}}"), Outer).inner.names == (text,)
 
 
 def test_repaired_numbers_in_lists_unions_and_tables(write):

@@ -36,12 +36,12 @@ def write_report(params: Params, artifacts: Path, reports: Path) -> Path:
     summaries |= {tables.AVERAGE: average(list(summaries.values()))}
     span = params.sampler.span
     points = {each.concept: geometry.points(each.prompts, each.samples, span) for each in inputs}
+    html = page.render(params, inputs, presets, summaries, points)
     write_json(tables.flat_metrics(summaries), reports / "metrics.json")
     with atomic_path(reports / "plots") as folder:
         tables.write_plots(folder, inputs, summaries, points)
     with atomic_path(reports / "sheets") as folder:
         _write_sheets(folder, inputs)
-    html = page.render(params, inputs, presets, summaries, points)
     with atomic_path(reports / "index.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
     return reports / "index.html"

@@ -10,11 +10,28 @@ import pyarrow as pa
 
 from realera.artifacts import read_json, read_parquet
 from realera.errors import ArtifactError
+from realera.images import SCHEMA
 
-PROMPT_COLUMNS = ("prompt_id", "role", "text", "pair_id", "last", "num_tokens", "embedding")
-SAMPLE_COLUMNS = ("prompt_id", "token", "kind", "cosine", "distance")
-IMAGE_COLUMNS = ("image_id", "group", "word", "parent", "prompt", "seed", "png")
-SCORE_COLUMNS = ("model", "image_id", "group", "metric", "labels", "probabilities")
+PROMPT_COLUMNS = pa.schema(
+    [(name, pa.int32()) for name in ("prompt_id", "pair_id", "last", "num_tokens")]
+    + [(name, pa.string()) for name in ("role", "text")]
+)
+"""Beside the embedding, whose size is the model's."""
+
+SAMPLE_COLUMNS = pa.schema(
+    [("prompt_id", pa.int32()), ("token", pa.int32()), ("kind", pa.string())]
+    + [(name, pa.float32()) for name in ("cosine", "distance")]
+)
+SCORE_COLUMNS = pa.schema(
+    [(name, pa.string()) for name in ("model", "image_id", "group", "metric")]
+    + [("labels", pa.list_(pa.string())), ("probabilities", pa.list_(pa.float32()))]
+)
+KEYS = {
+    "mining.json": ("neighbor", "beyond"),
+    "solve.json": ("rows", "width", "condition_number", "ridge", "layers"),
+    "scores.json": ("base", "erased", "difference", "anchor_floor", "words"),
+}
+"""What the report shows of them."""
 
 Row = dict[str, Any]
 
@@ -25,7 +42,7 @@ class Inputs:
 
     Attributes:
         concept: name of the preset.
-        prompts: PROMPT_COLUMNS of prompts.parquet.
+        prompts: PROMPT_COLUMNS and the embedding of prompts.parquet.
         samples: SAMPLE_COLUMNS of samples.parquet.
         mining: mining.json.
         solve: solve.json.
@@ -59,20 +76,39 @@ def read_inputs(concept: str, artifacts: Path) -> Inputs:
         ArtifactError: a file is missing or unreadable, or lacks a column.
     """
     folder = artifacts / concept
-    shared = read_parquet(artifacts / "shared" / "base.parquet", IMAGE_COLUMNS)
-    own = read_parquet(folder / "originals.parquet", IMAGE_COLUMNS)
+    shared = read_parquet(artifacts / "shared" / "base.parquet", SCHEMA)
+    own = read_parquet(folder / "originals.parquet", SCHEMA)
     return Inputs(
         concept=concept,
-        prompts=read_parquet(folder / "prompts.parquet", PROMPT_COLUMNS),
+        prompts=_read_prompts(folder / "prompts.parquet"),
         samples=read_parquet(folder / "samples.parquet", SAMPLE_COLUMNS),
-        mining=read_json(folder / "mining.json"),
-        solve=read_json(folder / "solve.json"),
+        mining=_read_object(folder / "mining.json"),
+        solve=_read_object(folder / "solve.json"),
         loss=_read_csv(folder / "loss.csv"),
         original=own.to_pylist() + shared.to_pylist(),
-        erased=read_parquet(folder / "images.parquet", IMAGE_COLUMNS).to_pylist(),
+        erased=read_parquet(folder / "images.parquet", SCHEMA).to_pylist(),
         judged=_judged(read_parquet(folder / "scores.parquet", SCORE_COLUMNS).to_pylist()),
-        scores=read_json(folder / "scores.json"),
+        scores=_read_object(folder / "scores.json"),
     )
+
+
+def _read_prompts(path: Path) -> pa.Table:
+    table = read_parquet(path, PROMPT_COLUMNS)
+    embedding = read_parquet(path, ["embedding"])["embedding"]
+    size = int((table.schema.metadata or {}).get(b"width", b"0"))
+    kind = embedding.type
+    if not (pa.types.is_fixed_size_list(kind) and size and kind.list_size % size == 0):
+        raise ArtifactError(f"{path}: column embedding: found {kind} for a width of {size}")
+    return table.append_column("embedding", embedding)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must have the keys of KEYS."""
+    found = read_json(path)
+    for key in KEYS[path.name]:
+        if not isinstance(found, dict) or key not in found:
+            raise ArtifactError(f"{path}: no {key!r}; the stage that writes it makes it anew")
+    return found
 
 
 def _read_csv(path: Path) -> list[dict[str, float | None]]:
