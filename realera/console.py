@@ -3,6 +3,7 @@
 Free of heavy imports; libraries are quieted where they are loaded already.
 """
 
+import logging
 import os
 import re
 import signal
@@ -47,11 +48,12 @@ def one_line_warnings() -> Iterator[None]:
 
 def quiet_libraries() -> None:
     """Hide loading bars and advice of the libraries that are imported; errors and our warnings stay."""
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # tells which processes it ends
     for name in ("diffusers.utils", "transformers.utils"):
         if name in sys.modules:
-            logging = sys.modules[name].logging  # type: ignore[attr-defined]
-            logging.set_verbosity_error()
-            logging.disable_progress_bar()
+            library = sys.modules[name].logging  # type: ignore[attr-defined]
+            library.set_verbosity_error()
+            library.disable_progress_bar()
 
 
 def describe(error: BaseException) -> str:

@@ -152,7 +152,7 @@ def summary(table: PromptTable, samples: SampleTable, acceptance: dict[str, floa
     """Return the content of mining.json: how many samples, and where they lie."""
     norms = table.embeddings.norm(dim=2)
     own = norms[samples.prompt_id.astype(np.int64), samples.token.astype(np.int64)].numpy()
-    rows, _, _ = _rows(table, [pair for pair in table.pairs("concept_to_end")])
+    rows, _, _ = _rows(table, table.pairs("concept_to_end"))
     spread = rows.norm(dim=1)
     kinds = {"neighbor": samples.is_neighbor, "beyond": ~samples.is_neighbor}
     return {

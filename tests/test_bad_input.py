@@ -391,7 +391,7 @@ def test_an_interrupted_drawing_leaves_nothing_half_written_and_goes_on(
     try:
         until(lambda: list(scratch.glob("*/part-*")) or stage.poll() is not None)
         stage.send_signal(number)
-        _, said = stage.communicate(timeout=120)
+        _, said = stage.communicate(timeout=600)
     finally:
         stage.kill()
     lines = [line for line in said.splitlines() if line and not is_bar(line)]
@@ -420,7 +420,7 @@ def members(group: int) -> list[int]:
     return found
 
 
-def until(condition, seconds: float = 120) -> None:
+def until(condition, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"

@@ -1,13 +1,10 @@
-import copy
 import re
 import shutil
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from realera.config import Params, Section, load_params, load_yaml
+from realera.config import Section, load_params, load_yaml
 from realera.errors import ConfigError
 
 
@@ -126,39 +123,3 @@ def test_loaded_params_do_not_change(write):
     loaded = load_yaml(write("inner: {lr: 1}"), Outer)
     with pytest.raises(ValueError, match="frozen"):
         loaded.inner.lr = 2
-
-
-GOOD = load_params().model_dump()
-KEYS = [(section, key) for section, values in GOOD.items() for key in values]
-NOT_ACCEPTED = st.one_of(
-    st.lists(st.integers()),
-    st.dictionaries(st.sampled_from("ab"), st.integers(), min_size=1),
-    st.booleans(),
-    st.floats(max_value=-1e-9, allow_nan=False),
-    st.just(float("nan")),
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.sampled_from(KEYS), value=NOT_ACCEPTED)
-def test_a_bad_value_gives_one_line_with_its_key(write, place, value):
-    section, key = place
-    params = copy.deepcopy(GOOD)
-    params[section][key] = value
-    text = message(write(params), Params)
-    assert text.splitlines() == [text]
-    assert text.startswith(f"{section}.{key}")
-    assert "accepted: " in text
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(section=st.sampled_from([*GOOD, None]), key=st.text("abcxyz_", min_size=1, max_size=12))
-def test_an_unknown_key_gives_one_line_with_the_known_ones(write, section, key):
-    params = copy.deepcopy(GOOD)
-    target = params if section is None else params[section]
-    if key in target:
-        return
-    target[key] = 1
-    text = message(write(params), Params)
-    assert text.startswith(f"{section}.{key}: unknown key" if section else f"{key}: unknown key")
-    assert next(iter(GOOD if section is None else GOOD[section])) in text

@@ -69,6 +69,18 @@ def test_table():
     ]
 
 
+def test_the_page_s_table_is_replaced(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{run_fullsize.START}\nold\n{run_fullsize.END}\nafter\n")
+    for text in ("first", "second"):
+        run_fullsize.put_into(page, text)
+    assert page.read_text() == f"before\n{run_fullsize.START}\nsecond\n{run_fullsize.END}\nafter\n"
+    page.write_text("no markers")
+    with pytest.raises(SystemExit, match="accepted: a page with both"):
+        run_fullsize.put_into(page, "third")
+    assert page.read_text() == "no markers"
+
+
 @pytest.mark.slow
 def test_every_stage_is_run_and_measured(repository, tiny_sd, tmp_path):
     rows = run_fullsize.run(tmp_path, tiny_sd, [])
