@@ -114,7 +114,10 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_csv(path: Path) -> list[dict[str, float | None]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            if not reader.fieldnames:
+                raise ValueError("it has no header")
+            return [{key: _number(value) for key, value in row.items()} for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise ArtifactError(f"{path}: not readable as a table of numbers: {error}") from error
 
