@@ -28,7 +28,7 @@ def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as error:
-            _say(interrupted)
+            _say(f"\n{interrupted}")  # a progress bar may stand on the line
             raise SystemExit(130) from error
         except (RealEraError, OSError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
