@@ -131,6 +131,7 @@ class GenerateParams(Section):
     num_inference_steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=0)
     batch_size: Number
+    num_threads: int = Field(ge=1, le=1024)
     num_processes: Number
     seed: ImageSeed
     template: str

@@ -124,8 +124,7 @@ def _draw_share(
     if not todo:
         return
     parent = os.getppid()
-    if num_processes > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))
+    torch.set_num_threads(params.num_threads)  # sums are split by threads, so their last bits depend on it
     pipe = source.open(params.scheduler)
     batches = _batches(drawings, params)
     total = sum(len(batches[i]) for i in todo)

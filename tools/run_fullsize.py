@@ -52,6 +52,7 @@ SETTINGS = {
     "generate.guidance_scale": "7.5",
     "generate.batch_size": "1",
     "generate.num_processes": "1",
+    "generate.num_threads": "2",
     **{f"generate.images.{group}": "1" for group in ("erase", "preserve", "synonym", "unseen", "anchor")},
 }
 """What is given beside model.id; the rest is as in params.yaml."""
