@@ -1,6 +1,5 @@
 """What the evaluation draws, and drawing it on several processes, resumably."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from pretrain.config import Evaluate
 from pretrain.training import keep_freed_memory
 from realera.artifacts import read_parquet, write_parquet
+from realera.images import encode_png
 from realera.models import open_pipeline
 from realera.sampling import draw
 
@@ -109,10 +109,8 @@ def _draw_share(
 
 def _row(pair: tuple[Subject, int], prompt: str, image: Image.Image) -> dict:
     subject, seed = pair
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
     fields = {name: getattr(subject, name) for name in ("role", "word", "concept", "tier", "style")}
-    return {**fields, "prompt": prompt, "seed": seed, "png": buffer.getvalue()}
+    return {**fields, "prompt": prompt, "seed": seed, "png": encode_png(image)}
 
 
 def _part(folder: Path, index: int) -> Path:

@@ -177,15 +177,11 @@ def doctor(params: Annotated[Path, typer.Option(help="Parameters that name the m
 def _open(params: "Params", concept: str | None) -> "StableDiffusionPipeline":
     """Open the model of the parameters; with a concept, the model that it was erased from."""
     files = None if concept is None else _find(params, concept)
-    from realera import models
-    from realera.erased import apply_erasure
+    from realera.generation import Source
 
     quiet_libraries()
-    pipe = models.open_pipeline(**params.model.model_dump())
-    models.use_scheduler(pipe, params.generate.scheduler)
-    if files is not None:
-        apply_erasure(pipe, files.kv_patch, files.lora)
-    return pipe
+    source = Source(params.model) if files is None else Source(params.model, files.kv_patch, files.lora)
+    return source.open(params.generate.scheduler)
 
 
 def _draw(pipe: "StableDiffusionPipeline", prompt: str, seeds: range, params: "Params") -> list["Image.Image"]:

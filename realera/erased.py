@@ -9,7 +9,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from realera import unet
 from realera.artifacts import existing_file, read_safetensors
 from realera.errors import ArtifactError
-from realera.finished import LORA_FILE as LORA_FILE
+from realera.finished import LORA_FILE
 
 ADAPTER = "realera"
 """The name of the adapter in the pipeline."""
@@ -34,7 +34,7 @@ def apply_erasure(
     Raises:
         ArtifactError: a file is missing or corrupt, or does not fit the model.
     """
-    weights = read_patch(kv_patch)
+    weights = read_safetensors(kv_patch)
     unet.patch(pipe.unet, weights, str(kv_patch))
     if lora is None:
         return
@@ -43,15 +43,6 @@ def apply_erasure(
         changes = lora_changes(pipe.unet)
         pipe.unload_lora_weights()
         unet.patch(pipe.unet, _sum(weights, changes, lora), str(lora))
-
-
-def read_patch(path: Path) -> dict[str, torch.Tensor]:
-    """Return {"<path>.to_k.weight": [out_features, cross_attention_dim], ...} of a kv_patch.safetensors.
-
-    Raises:
-        ArtifactError: the file is missing or corrupt.
-    """
-    return read_safetensors(path)
 
 
 def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from realera.artifacts import read_json
 from realera.concepts import Preset, load_words
-from realera.config import GenerateParams, ImageCounts
+from realera.config import GenerateParams
 from realera.errors import ArtifactError
 from realera.prompts import fill
 
@@ -85,13 +85,8 @@ def drawings(subjects: Sequence[Subject], params: GenerateParams) -> list[Drawin
     return [
         Drawing(subject, fill(params.template, subject.word)[0], params.seed + index)
         for subject in subjects
-        for index in range(num_images(subject.group, params.images))
+        for index in range(getattr(params.images, subject.group))
     ]
-
-
-def num_images(group: str, counts: ImageCounts) -> int:
-    """Return how many images a word of a group gets."""
-    return int(getattr(counts, group))
 
 
 def _faded(preset: Preset) -> list[Subject]:

@@ -13,9 +13,9 @@ from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
 from realera import models, singlefile, unet
-from realera.artifacts import atomic_path, read_json, write_json, write_safetensors
+from realera.artifacts import atomic_path, read_json, read_safetensors, write_json, write_safetensors
 from realera.card import CARD, TAG, write_card
-from realera.erased import apply_erasure, read_patch
+from realera.erased import apply_erasure
 from realera.errors import ArtifactError, RealEraError
 from realera.finished import KV_FILE, LORA_FILE, LORA_FOLDER, Finished, check_parameters
 
@@ -101,7 +101,7 @@ def _export_pipeline(erasure: Finished, options: Options, folder: Path) -> None:
 
 def _export_kv(erasure: Finished, options: Options, folder: Path) -> None:
     """Write the erased model's K/V weights, by default with the LoRA in them."""
-    weights = read_patch(erasure.kv_patch)
+    weights = read_safetensors(erasure.kv_patch)
     if not options.keep_lora:
         weights = _erased_weights(erasure)[1]
     dtype = models.DTYPES[options.dtype]

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from realera import seeds
 from realera.artifacts import write_safetensors
 from realera.config import LoraParams
-from realera.erased import ADAPTER, LORA_FILE
+from realera.erased import ADAPTER
+from realera.finished import LORA_FILE
 from realera.unet import cross_attention, swapped
 
 CHECKPOINT = "checkpoint.safetensors"

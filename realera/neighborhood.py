@@ -24,17 +24,6 @@ def thresholds(params: SamplerParams) -> mining.Thresholds:
     return mining.Thresholds(**{name: getattr(params, name) for name in names})
 
 
-def check(table: PromptTable, params: SamplerParams) -> None:
-    """Refuse thresholds that no sample can fulfil, before sampling.
-
-    Raises:
-        MiningError: with the reason and the nearest feasible values.
-    """
-    rows, prompt_ids, _ = _rows(table, table.pairs(params.span))
-    limits, prompt_r = thresholds(params), torch.from_numpy(prompt_ids)
-    feasibility.check_feasible(rows, limits, _noise_neighbors(params), params.N, prompt_r)
-
-
 def sample(table: PromptTable, params: SamplerParams) -> tuple[SampleTable, dict[str, float]]:
     """Draw M neighbors (none where they come from text) and N beyond samples for each target's prompt.
 
@@ -42,13 +31,14 @@ def sample(table: PromptTable, params: SamplerParams) -> tuple[SampleTable, dict
         The samples, and the share of Algorithm 1's proposals that it would accept, by kind.
 
     Raises:
-        MiningError: no sample can fulfil the thresholds.
+        MiningError: no sample can fulfil the thresholds; decided before sampling.
     """
-    check(table, params)
     rows, prompt_ids, tokens = _rows(table, table.pairs(params.span))
     limits, prompt_r = thresholds(params), torch.from_numpy(prompt_ids)
+    num_neighbors = params.M if params.source == "noise" else 0
+    feasibility.check_feasible(rows, limits, num_neighbors, params.N, prompt_r)
     random = seeds.generator(params.seed, "neighbor"), seeds.generator(params.seed, "beyond")
-    near = mining.sample_neighbors(rows, prompt_r, _noise_neighbors(params), limits, random[0])
+    near = mining.sample_neighbors(rows, prompt_r, num_neighbors, limits, random[0])
     far = mining.sample_beyond(rows, prompt_r, params.N, limits, random[1])
     samples = join([_flat(near, prompt_ids, tokens, True), _flat(far, prompt_ids, tokens, False)])
     return samples, {"neighbor": near.acceptance, "beyond": far.acceptance}
@@ -64,13 +54,14 @@ def perturber(table: PromptTable, samples: SampleTable, params: SamplerParams) -
         ArtifactError: the samples are not of these prompts.
     """
     pairs, limits = table.pairs(params.span), thresholds(params)
+    places = [_rows(table, [pair]) for pair in pairs]
     mined = _neighbors_by_prompt(samples) if params.source == "text" else {}
     if params.source == "text" and params.M > 0:
         _check_mined(mined, table, pairs)
 
     def perturb(index: int, generator: torch.Generator) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         pair = pairs[index]
-        rows, prompt_ids, tokens = _rows(table, [pair])
+        rows, prompt_ids, tokens = places[index]
         prompt_r = torch.from_numpy(prompt_ids)
 
         def moved(eta_rd: torch.Tensor) -> torch.Tensor:
@@ -173,10 +164,6 @@ def _ranges(samples: SampleTable, norms: np.ndarray, mask: np.ndarray, acceptanc
         "acceptance": acceptance if np.isfinite(acceptance) else None,
         **{name: [float(value[mask].min()), float(value[mask].max())] for name, value in values.items()},
     }
-
-
-def _noise_neighbors(params: SamplerParams) -> int:
-    return params.M if params.source == "noise" else 0
 
 
 def _rows(table: PromptTable, pairs: Sequence[Pair]) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:

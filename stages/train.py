@@ -12,7 +12,6 @@ from realera.alignment import Pairs, train
 from realera.artifacts import atomic_path, read_safetensors
 from realera.concepts import load_preset
 from realera.config import Params, load_params
-from realera.erased import read_patch
 from realera.erasure import check_width
 from realera.errors import ArtifactError
 from realera.lora import save_adapter
@@ -45,7 +44,7 @@ def align(concept: str, params: Params, folder: Path) -> tuple[StableDiffusionPi
     samples = SampleTable.read(artifact(concept, "samples.parquet"))
     num_images = params.latents.num_images * len(load_preset(concept).targets)
     patch_file = artifact(concept, "kv_patch.safetensors")
-    patch = read_patch(patch_file)
+    patch = read_safetensors(patch_file)
     pipe = models.open_pipeline(**params.model.model_dump(), without=("text_encoder", "tokenizer", "vae"))
     check_width(unet.weights(pipe.unet), table)
     unet.check_fits(unet.weights(pipe.unet), patch, str(patch_file))

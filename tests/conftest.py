@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the libraries: no test asks the hub
 
@@ -13,6 +14,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def _own_scratch(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("REALERA_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +53,32 @@ def judge(tiny_clip):
     from realera.models import open_judge
 
     return open_judge(tiny_clip, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def workspace(repository, tmp_path_factory):
+    """A project with the artifacts of an erasure."""
+    from tests.erasure_project import make_workspace
+
+    folder = tmp_path_factory.mktemp("workspace")
+    make_workspace(folder, repository)
+    return folder
+
+
+@pytest.fixture
+def run(workspace, monkeypatch):
+    """Run the command line in that project."""
+    from realera import project
+    from realera.cli import app
+
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr(project, "PROJECT", workspace)  # the repository may hold artifacts of its own
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def artifacts(workspace):
+    return workspace / "artifacts" / "airplane"
 
 
 def pytest_sessionfinish(session, exitstatus):

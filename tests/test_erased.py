@@ -9,35 +9,14 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from realera import project, unet
-from realera.cli import app
+from realera import unet
 from realera.concepts import load_preset
 from realera.erased import apply_erasure, load_lora, lora_changes
 from realera.errors import ArtifactError
 from realera.models import open_pipeline
 from realera.singlefile import low_rank
-from tests.erasure_project import draw, make_workspace
-
-
-@pytest.fixture(scope="module")
-def workspace(repository, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workspace")
-    make_workspace(folder, repository)
-    return folder
-
-
-@pytest.fixture
-def run(workspace, monkeypatch):
-    monkeypatch.chdir(workspace)
-    monkeypatch.setattr(project, "PROJECT", workspace)  # the repository may hold artifacts of its own
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def artifacts(workspace):
-    return workspace / "artifacts" / "airplane"
+from tests.erasure_project import draw
 
 
 def test_the_lora_and_the_patch_both_change_the_images(tiny_sd, artifacts):

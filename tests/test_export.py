@@ -2,36 +2,14 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from realera import project
-from realera.cli import app
 from realera.concepts import load_preset
 from realera.config import load_params
 from realera.erased import apply_erasure
 from realera.models import open_pipeline
-from tests.erasure_project import STEPS, draw, make_workspace
+from tests.erasure_project import STEPS, draw
 
 FORMATS = ["pipeline", "kv", "lora", "single-file"]
-
-
-@pytest.fixture(scope="module")
-def workspace(repository, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workspace")
-    make_workspace(folder, repository)
-    return folder
-
-
-@pytest.fixture
-def run(workspace, monkeypatch):
-    monkeypatch.chdir(workspace)
-    monkeypatch.setattr(project, "PROJECT", workspace)  # the repository may hold artifacts of its own
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def artifacts(workspace):
-    return workspace / "artifacts" / "airplane"
 
 
 @pytest.fixture(scope="module")

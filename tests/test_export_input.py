@@ -4,34 +4,12 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from realera import project
-from realera.cli import app
 from realera.concepts import load_preset
 from realera.config import load_params
-from tests.erasure_project import PROMPTS, make_workspace
+from tests.erasure_project import PROMPTS
 
 FORMATS = ["pipeline", "kv", "lora", "single-file"]
-
-
-@pytest.fixture(scope="module")
-def workspace(repository, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workspace")
-    make_workspace(folder, repository)
-    return folder
-
-
-@pytest.fixture
-def run(workspace, monkeypatch):
-    monkeypatch.chdir(workspace)
-    monkeypatch.setattr(project, "PROJECT", workspace)  # the repository may hold artifacts of its own
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def artifacts(workspace):
-    return workspace / "artifacts" / "airplane"
 
 
 def test_force_replaces_an_earlier_export_only(run, tmp_path):

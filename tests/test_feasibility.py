@@ -11,13 +11,7 @@ from realera.errors import MiningError
 from realera.mining import Thresholds, check_feasible, sample_beyond, sample_neighbors
 from tests.mining_problems import counted_share, problems, refusal, seeded, tokens
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
