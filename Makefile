@@ -3,18 +3,19 @@
 # make test       set up if needed, lint, run every test that is not slow
 # make test-slow  the tests marked slow (the pretrain graph at smoke size)
 # make fullsize   all stages on a random checkpoint of Stable Diffusion v1.4's size (24 GiB, about 4 GB of disk)
+# make bench      speed, as ratios measured side by side; rewrites docs/benchmarks.md
 # make format     let ruff rewrite the code
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
-CODE := realera stages pretrain tools tests
+CODE := realera stages pretrain benchmarks tools tests
 
 # the tests find dvc and realera as a user with an activated .venv does
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo setup lint format test test-slow fullsize
+.PHONY: help demo setup lint format test test-slow fullsize bench
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,7 +30,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"RealEra needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}: make setup PYTHON=python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable '.[dev,pretrain]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable '.[dev,nudenet,pretrain]'
 	@touch $@
 
 lint: $(STAMP)
@@ -49,3 +50,6 @@ test-slow: $(STAMP)
 
 fullsize: $(STAMP)
 	$(BIN)/python tools/run_fullsize.py
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks --page docs/benchmarks.md

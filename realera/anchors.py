@@ -13,21 +13,27 @@ from realera.sampling import draw
 
 @torch.no_grad()
 def anchor_latents(
-    pipe: StableDiffusionPipeline, anchors: Sequence[str], params: LatentsParams, how: GenerateParams
+    pipe: StableDiffusionPipeline,
+    anchors: Sequence[str],
+    templates: Sequence[str],
+    params: LatentsParams,
+    how: GenerateParams,
 ) -> torch.Tensor:
     """Draw images of each anchor with the original model and encode them.
 
     Args:
         pipe: the original model.
         anchors: names; images of one follow those of the one before.
+        templates: prompts with {name}, drawn in turn.
         params: images an anchor, and the first one's seed.
-        how: template, steps, guidance and batch size of the drawing.
+        how: steps, guidance and batch size of the drawing.
 
     Returns:
         float32 [num_anchors * num_images, latent channels, h, w] on the CPU, scaled as the UNet
         expects them. The mean of the VAE's posterior, so encoding draws nothing.
     """
-    prompts = [fill(how.template, anchor)[0] for anchor in anchors for _ in range(params.num_images)]
+    turns = [templates[index % len(templates)] for index in range(params.num_images)]
+    prompts = [fill(template, anchor)[0] for anchor in anchors for template in turns]
     seeds = [params.seed + index for _ in anchors for index in range(params.num_images)]
     images = list(draw(pipe, prompts, seeds, how.num_inference_steps, how.guidance_scale, how.batch_size, True))
     batches = (images[start : start + how.batch_size] for start in range(0, len(images), how.batch_size))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -101,6 +102,32 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ArtifactError(f"{path}: not readable as JSON: {_first_line(error)}") from error
+
+
+def take_rows(path: str | Path, field: pa.Field, index: Sequence[int]) -> list[Any]:
+    """Return some rows of one column, reading a row group at a time.
+
+    Args:
+        path: of a table that `read_parquet` has accepted.
+        field: name and type of the column.
+        index: rows, ascending.
+
+    Raises:
+        ArtifactError: as `read_parquet`.
+    """
+    path, wanted, found, start = existing_file(path), np.asarray(index, dtype=np.int64), [], 0
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, [field.name], file.schema_arrow.names)
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=[field.name])
+                inside = wanted[(wanted >= start) & (wanted < start + table.num_rows)] - start
+                _check_types(path, table, pa.schema([field]))
+                found += table[field.name].take(pa.array(inside)).to_pylist()
+                start += table.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+    return found
 
 
 def write_safetensors(

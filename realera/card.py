@@ -9,6 +9,8 @@ from realera import __version__, project
 from realera.artifacts import file_sha256
 from realera.errors import ArtifactError
 from realera.finished import Finished
+from realera.metrics.erasure import figures_of
+from realera.metrics.readings import shown
 from realera.prompts import fill
 from realera.stage import artifact
 
@@ -126,7 +128,7 @@ def _python(erasure: Finished, lines: list[str]) -> str:
     if any("load_file" in line for line in lines):
         imports.append("from safetensors.torch import load_file")
     draw = erasure.params.generate
-    prompt = json.dumps(fill(draw.template, erasure.preset.targets[0])[0], ensure_ascii=False)
+    prompt = json.dumps(fill(erasure.preset.draw.prompts[0], erasure.preset.targets[0])[0], ensure_ascii=False)
     settings = f"num_inference_steps={draw.num_inference_steps}, guidance_scale={draw.guidance_scale:g}"
     call = f"image = pipe({prompt}, {settings}).images[0]"
     return "\n".join(["```python", *imports, "", *lines, call, "```"])
@@ -190,22 +192,20 @@ def _scores(erasure: Finished) -> str:
     except (KeyError, TypeError) as error:
         path = artifact(erasure.concept, "scores.json")
         raise ArtifactError(f"{path}: no {error} where the scores should be; dvc repro makes it anew") from error
-    judge = erasure.params.judge.id
-    text = f"""Percent, with {100 * confidence:g}% intervals; the judge is `{judge}`, n are pairs of images.
+    judges = ", ".join(erasure.preset.judged.by)
+    clip = erasure.params.judge.id
+    text = f"""Shares in percent, with {100 * confidence:g}% intervals; n are images.
+Judges: {judges} (CLIP: `{clip}`).
 Acc_e: images of what was erased that the judge takes for it (low is good). Acc_s: images of other concepts, kept.
 Acc_g: synonyms' images taken for what was erased (low is good). H_o: harmonic mean of 100 - Acc_e, Acc_s, 100 - Acc_g.
-unseen: as Acc_s, on concepts that nothing preserved. anchor_seen: how often what appears is what it should become."""
+unseen: as Acc_s, on concepts that nothing preserved. residue: as Acc_g, also for prompts that mean it unnamed.
+collateral: look-alikes that are not recognised any more. anchor_seen: how often the anchor is what appears."""
     header = ["| | reading | base model | erased | change | n |", "|---|---|---|---|---|---|"]
     return "\n".join([text, "", *header, *rows])
 
 
 def _score_rows(scores: Mapping[str, Any]) -> Iterator[str]:
-    for name, readings in scores["erased"].items():
-        for reading, erased in (readings or {}).items():
-            base, change = (scores[part][name][reading] for part in ("base", "difference"))
-            cells = [_interval(base), _interval(erased), _interval(change, "+"), str(erased["n"])]
+    for name, reading, (base, erased, change) in figures_of(scores):
+        if erased:
+            cells = [shown(base, reading), shown(erased, reading), shown(change, reading, "+"), str(erased["n"])]
             yield f"| {name} | {reading} | {' | '.join(cells)} |"
-
-
-def _interval(figure: Mapping[str, Any], sign: str = "") -> str:
-    return f"{figure['value']:{sign}.1f} [{figure['low']:{sign}.1f}, {figure['high']:{sign}.1f}]"

@@ -23,6 +23,9 @@ app = typer.Typer(
     add_completion=False,
 )
 
+data = typer.Typer(help="Benchmarks' prompt files.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
 Prompt = Annotated[str, typer.Argument(help="What to draw, for instance 'a photo of a cat'.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first image.")]
 Num = Annotated[int, typer.Option(min=1, help="Images, with seeds one after the other, in a grid.")]
@@ -46,6 +49,13 @@ class Format(StrEnum):
     kv = "kv"
     lora = "lora"
     single_file = "single-file"
+
+
+class PromptFileKind(StrEnum):
+    """Schemas that `realera.prompt_files` reads."""
+
+    i2p = "i2p"
+    coco = "coco"
 
 
 class FileDtype(StrEnum):
@@ -160,6 +170,60 @@ def results(params: ParamsFile = PARAMS) -> None:
 
         typer.echo(result_table(_load_params(params), ARTIFACTS))
         typer.echo(f"\nreport: {REPORTS / 'index.html'}")
+
+
+@data.command("add")
+def add_prompt_file(
+    source: Annotated[Path, typer.Argument(help="A CSV file; addresses are for dvc import-url.")],
+    kind: Annotated[PromptFileKind, typer.Option(help="The benchmark whose columns it has.")],
+    name: Annotated[str | None, typer.Option(help="Its name in presets; else the file's.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="What its bytes must have, 64 hex digits.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another file of this name.")] = False,
+) -> None:
+    """Check a prompt file, every row of it, and copy it into data/prompt_files."""
+    with one_line_errors():
+        from realera import prompt_files
+
+        path = prompt_files.add(source, kind.value, name=name, sha256=sha256, force=force)
+        typer.echo(f"{path}: {len(prompt_files.read_prompt_file(path))} prompts")
+
+
+@app.command()
+def manifest(
+    concept: Annotated[str, typer.Argument(help="A preset whose images are drawn.")],
+    out: Annotated[Path, typer.Option(help="A new folder, or an earlier manifest.")],
+) -> None:
+    """Write the images of both models as files with a list, for a detector of faces that runs elsewhere."""
+    with one_line_errors():
+        from realera.concepts import load_preset
+        from realera.metrics.pictures import read_images, with_model
+        from realera.metrics.predictions import write_manifest
+
+        write_manifest(with_model(read_images(concept, load_preset(concept))), out)
+        typer.echo(out)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="An experiment, branch, tag or commit, or workspace.")],
+    second: Annotated[str, typer.Argument(help="What it is compared with.")] = "workspace",
+    concept: Annotated[list[str] | None, typer.Option(help="Only this preset; may be given again.")] = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Say which figures of the erased model moved between two experiments, with the interval of pairs."""
+    with one_line_errors():
+        from realera import diff as comparing
+        from realera.concepts import load_preset
+
+        given = _load_params(params)
+        for name in concept or given.concepts:
+            before, after = (comparing.read_scores(revision, name) for revision in (first, second))
+            summary = comparing.compare(before, after, given.score, load_preset(name))
+            typer.echo(f"{name}: before is {first}, after is {second}\n{comparing.as_text(summary)}")
+            moved = ", ".join(f"{metric} ({reading})" for metric, reading, _ in comparing.moved(summary))
+            typer.echo(f"moved, by an interval that excludes 0: {moved or 'nothing'}")
+            if summary["unpaired"]:
+                typer.echo(f"left out, as only one of the two has it: {summary['unpaired']} judgements")
 
 
 @app.command()

@@ -38,10 +38,14 @@ class ModelParams(Section):
 
 
 class JudgeParams(Section):
-    """Which CLIP model says what a picture shows."""
+    """Which models say what a picture shows; a preset names the judges that it needs."""
 
     id: str = Field(min_length=1)
     revision: str | None
+    style: str | None
+    identity: str | None
+    inception: str | None
+    distance: Literal["clip", "ssim", "lpips"]
 
 
 class EncodeParams(Section):
@@ -120,8 +124,11 @@ class ImageCounts(Section):
     erase: Number
     preserve: Number
     synonym: Number
+    associated: Number
+    lookalike: Number
     unseen: Number
     anchor: Number
+    rows: Count
 
 
 class GenerateParams(Section):
@@ -134,28 +141,23 @@ class GenerateParams(Section):
     num_threads: int = Field(ge=1, le=1024)
     num_processes: Number
     seed: ImageSeed
-    template: str
+    row_settings: Literal["honor", "override"]
     images: ImageCounts
-
-    @field_validator("template")
-    @classmethod
-    def _has_a_name(cls, template: str) -> str:
-        accepted = "text with {name} once and, where an article stands, {a}"
-        try:
-            fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-        except ValueError as error:
-            raise ValueError(accepted) from error
-        if fields.count("name") != 1 or set(fields) - {"name", "a"}:
-            raise ValueError(accepted)
-        return template
 
 
 class ScoreParams(Section):
-    """Intervals of the scores."""
+    """How raw readings are summed up; none of it judges an image again."""
 
     confidence: float = Field(gt=0, lt=1)
     num_resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)
+    nudenet_threshold: float = Field(ge=0, le=1)
+
+
+class ReportParams(Section):
+    """What the page shows."""
+
+    explicit_images: Literal["blurred", "shown"]
 
 
 class Params(Section):
@@ -171,6 +173,7 @@ class Params(Section):
     lora: LoraParams
     generate: GenerateParams
     score: ScoreParams
+    report: ReportParams
 
     @field_validator("concepts")
     @classmethod
@@ -180,6 +183,22 @@ class Params(Section):
         if taken := set(concepts) & set(RESERVED):
             raise ValueError(f"other names than {sorted(taken)[0]!r}, which the project uses itself")
         return concepts
+
+
+def check_template(template: str) -> str:
+    """Return a template as it is.
+
+    Raises:
+        ValueError: it does not hold {name} exactly once, or holds another field than {a}.
+    """
+    accepted = "text with {name} once and, where an article stands, {a}"
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ValueError(accepted) from error
+    if fields.count("name") != 1 or set(fields) - {"name", "a"}:
+        raise ValueError(accepted)
+    return template
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

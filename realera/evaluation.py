@@ -1,97 +1,188 @@
-"""What is drawn to judge an erasure: which words, in which part, how often.
+"""What is drawn to judge an erasure: which words and prompts, in which part, how often.
 
-Words that presets share (the classes, the unseen concepts) are drawn by the original model
-once for all of them; a preset's own words (its targets, their synonyms, its anchors) once for it.
+Words that presets share (the classes, the unseen concepts, the rows of prompt files) are drawn by the
+original model once for all of them; a preset's own words (its targets, their synonyms and associated
+prompts, its look-alikes, its anchors) once for it.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from realera.artifacts import read_json
-from realera.concepts import Preset, load_words
+from realera.concepts import Preset, load_words, prompt_file, unseen_words
 from realera.config import GenerateParams
 from realera.errors import ArtifactError
+from realera.prompt_files import PromptRow, read_prompt_file
 from realera.prompts import fill
 
-GROUPS = ("erase", "preserve", "synonym", "unseen", "anchor")
+GROUPS = ("erase", "preserve", "synonym", "associated", "lookalike", "unseen", "anchor", "rows")
+SHARED_GROUPS = ("preserve", "unseen", "rows")
+"""Drawn by the original model once for all presets."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One word to draw.
+    """What is drawn as one.
 
     Attributes:
         group: one of GROUPS.
-        word: stands in the prompt.
-        parent: what its images are judged as: the target for erase, synonym and anchor (an
-            anchor's images tell how often the judge takes them for the target), else the word.
+        word: the name that stands in the prompts; of an associated prompt the prompt, of a row
+            "<file>/<case>".
+        parent: what its images are judged as: the target for erase, synonym, associated and anchor
+            (an anchor's images tell how often the judge takes them for the target), for rows
+            their file, else the word.
+        prompts: whole texts, drawn in turn.
+        seed: of a row's only image; None: seeds count up from `generate.seed`.
+        guidance_scale: of a row; None: `generate.guidance_scale`.
+        width: of a row, in pixels; None: the model's.
+        height: likewise.
     """
 
     group: str
     word: str
     parent: str
+    prompts: tuple[str, ...]
+    seed: int | None = None
+    guidance_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Group, word and parent: what joins a subject with its images."""
+        return self.group, self.word, self.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one image is drawn, beside what all images share; images of a batch share these, too."""
+
+    guidance_scale: float
+    width: int | None = None
+    height: int | None = None
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One image to draw: its subject, prompt and seed."""
+    """One image to draw: its subject, prompt, seed and settings."""
 
     subject: Subject
     prompt: str
     seed: int
+    settings: Settings
 
 
 def shared_subjects(preset: Preset) -> list[Subject]:
-    """Return the words that every preset with these lists shares."""
-    classes = [Subject("preserve", word, word) for word in load_words(preset.classes)]
-    return classes + [Subject("unseen", word, word) for word in load_words(preset.unseen)]
+    """Return what every preset with these lists and prompts shares."""
+    prompts = preset.draw.prompts
+    found = [_word("preserve", word, prompts) for word in load_words(preset.classes)]
+    found += [_word("unseen", word, prompts) for word in unseen_words(preset)]
+    files = {name: read_prompt_file(prompt_file(name)) for name in preset.draw.prompt_files}
+    return found + [_row(name, row) for name, rows in files.items() for row in rows]
 
 
 def own_subjects(preset: Preset) -> list[Subject]:
-    """Return the words that only this preset draws with the original model."""
-    anchors = [Subject("anchor", anchor, target) for target, anchor in preset.pairs()]
-    return [*_faded(preset), *anchors]
+    """Return what only this preset draws with the original model."""
+    prompts = preset.draw.prompts
+    anchors = [_word("anchor", anchor, prompts, target) for target, anchor in preset.pairs()]
+    return [*_faded(preset), *_lookalikes(preset), *anchors]
 
 
 def erased_subjects(preset: Preset) -> list[Subject]:
-    """Return the words that the erased model draws."""
+    """Return what the erased model draws."""
     kept = [subject for subject in shared_subjects(preset) if subject.word not in preset.targets]
-    return [*_faded(preset), *kept]
+    return [*_faded(preset), *_lookalikes(preset), *kept]
 
 
 def all_shared_subjects(presets: Iterable[Preset]) -> list[Subject]:
     """Return what several presets share, without repeats, sorted: the order of presets is no matter."""
     found = {subject for preset in presets for subject in shared_subjects(preset)}
-    return sorted(found, key=lambda subject: (GROUPS.index(subject.group), subject.word))
+    return sorted(found, key=lambda subject: (GROUPS.index(subject.group), subject.word, subject.prompts))
+
+
+def to_json(subjects: Iterable[Subject]) -> list[dict[str, Any]]:
+    """Return subjects.json, which the stage plan writes; what is not set is left out."""
+    rows = [asdict(subject) for subject in subjects]
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 def read_subjects(path: Path) -> list[Subject]:
-    """Read subjects.json, which the stage plan writes.
+    """Read subjects.json.
 
     Raises:
         ArtifactError: it is missing or corrupt.
     """
-    rows = read_json(path)
-    keys = {field.name for field in fields(Subject)}
-    for row in rows if isinstance(rows, list) else [rows]:
-        if not isinstance(row, dict) or row.keys() != keys or row["group"] not in GROUPS:
-            raise ArtifactError(f"{path}: found {row!r}; accepted: group, word and parent; plan makes it anew")
-    return [Subject(**row) for row in rows]
+    try:
+        subjects = TypeAdapter(list[Subject]).validate_python(read_json(path))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise ArtifactError(f"{path}: {place}: found {problem['input']!r}; plan makes it anew") from error
+    for subject in subjects:
+        if subject.group not in GROUPS or not subject.prompts:
+            raise ArtifactError(f"{path}: found {subject.key}; accepted: groups {', '.join(GROUPS)}, with prompts")
+    return subjects
 
 
 def drawings(subjects: Sequence[Subject], params: GenerateParams) -> list[Drawing]:
-    """Return every image to draw: each word's seeds count up from `params.seed`."""
-    return [
-        Drawing(subject, fill(params.template, subject.word)[0], params.seed + index)
-        for subject in subjects
-        for index in range(getattr(params.images, subject.group))
-    ]
+    """Return every image to draw.
+
+    Each word's seeds count up from `params.seed`, and its prompts take turns. A row has one image, with
+    its own seed; of each prompt file the first `params.images.rows` are drawn (0: all).
+    """
+    rows: dict[str, int] = {}
+    found: list[Drawing] = []
+    for subject in subjects:
+        if subject.seed is None:
+            found += _words_drawings(subject, params)
+            continue
+        rows[subject.parent] = rows.get(subject.parent, 0) + 1
+        if params.images.rows == 0 or rows[subject.parent] <= params.images.rows:
+            found.append(Drawing(subject, subject.prompts[0], subject.seed, _settings(subject, params)))
+    return found
+
+
+def _words_drawings(subject: Subject, params: GenerateParams) -> list[Drawing]:
+    prompts, settings = subject.prompts, Settings(params.guidance_scale)
+    number = getattr(params.images, subject.group)
+    return [Drawing(subject, prompts[index % len(prompts)], params.seed + index, settings) for index in range(number)]
+
+
+def _settings(subject: Subject, params: GenerateParams) -> Settings:
+    """Return a row's own settings or the section's, as `generate.row_settings` says."""
+    if params.row_settings == "override":
+        return Settings(params.guidance_scale)
+    guidance = params.guidance_scale if subject.guidance_scale is None else subject.guidance_scale
+    return Settings(guidance, subject.width, subject.height)
 
 
 def _faded(preset: Preset) -> list[Subject]:
-    """Return the words that shall not be drawn any more."""
-    targets = [Subject("erase", target, target) for target in preset.targets]
-    return targets + [
-        Subject("synonym", word, target) for target in preset.targets for word in preset.synonyms.get(target, ())
+    """Return what shall not be drawn any more."""
+    prompts = preset.draw.prompts
+    targets = [_word("erase", target, prompts) for target in preset.targets]
+    synonyms = [
+        _word("synonym", word, prompts, target) for target in preset.targets for word in preset.synonyms.get(target, ())
     ]
+    associated = [
+        Subject("associated", prompt, target, (prompt,))
+        for target in preset.targets
+        for prompt in preset.draw.associated.get(target, ())
+    ]
+    return [*targets, *synonyms, *associated]
+
+
+def _lookalikes(preset: Preset) -> list[Subject]:
+    return [_word("lookalike", word, preset.draw.prompts) for word in preset.draw.lookalikes]
+
+
+def _word(group: str, word: str, prompts: Sequence[str], parent: str | None = None) -> Subject:
+    return Subject(group, word, word if parent is None else parent, tuple(fill(text, word)[0] for text in prompts))
+
+
+def _row(name: str, row: PromptRow) -> Subject:
+    place = f"{name}/{row.case}"
+    return Subject("rows", place, name, (row.prompt,), row.seed, row.guidance_scale, row.width, row.height)

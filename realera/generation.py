@@ -1,7 +1,7 @@
 """Draw many images: in batches, on several processes, resumable.
 
-Batches are fixed by the list of drawings and the batch size alone. So a run that was killed, or
-one with another number of processes, gives the same bytes.
+Batches are fixed by the list of drawings and the batch size alone; only images of the same settings
+share one. So a run that was killed, or one with another number of processes, gives the same bytes.
 """
 
 import hashlib
@@ -86,7 +86,9 @@ def draw_all(drawings: Sequence[Drawing], source: Source, params: GenerateParams
 
 def image_id(drawing: Drawing, params: GenerateParams) -> str:
     """Return 16 hex digits of prompt, seed and settings: base and erased image of a pair share it."""
-    settings = (params.scheduler, params.num_inference_steps, params.guidance_scale)
+    settings: tuple = (params.scheduler, params.num_inference_steps, drawing.settings.guidance_scale)
+    if drawing.settings.width or drawing.settings.height:
+        settings += (drawing.settings.width, drawing.settings.height)
     return hashlib.sha256(repr((drawing.prompt, drawing.seed, settings)).encode()).hexdigest()[:_ID_DIGITS]
 
 
@@ -137,13 +139,15 @@ def _draw_share(
 
 
 def _draw_batch(pipe: StableDiffusionPipeline, batch: Sequence[Drawing], params: GenerateParams) -> pa.Table:
+    settings = batch[0].settings
     images = sampling.draw(
         pipe,
         [drawing.prompt for drawing in batch],
         [drawing.seed for drawing in batch],
         params.num_inference_steps,
-        params.guidance_scale,
+        settings.guidance_scale,
         params.batch_size,
+        size=(settings.width, settings.height),
     )
     rows = [
         {
@@ -161,7 +165,12 @@ def _draw_batch(pipe: StableDiffusionPipeline, batch: Sequence[Drawing], params:
 
 
 def _batches(drawings: Sequence[Drawing], params: GenerateParams) -> list[Sequence[Drawing]]:
-    return [drawings[start : start + params.batch_size] for start in range(0, len(drawings), params.batch_size)]
+    batches: list[list[Drawing]] = []
+    for drawing in drawings:
+        if not batches or len(batches[-1]) == params.batch_size or batches[-1][0].settings != drawing.settings:
+            batches.append([])
+        batches[-1].append(drawing)
+    return list(batches)
 
 
 def _parts(drawings: Sequence[Drawing], params: GenerateParams, folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ stay and the unseen words are left out by construction, and so are the anchors.
 
 from collections.abc import Sequence
 
-from realera.concepts import Preset, load_templates, load_words
+from realera.concepts import Preset, load_templates, load_words, unseen_words
 from realera.config import Params
 from realera.console import quiet_libraries
 from realera.errors import ConfigError
@@ -42,7 +42,7 @@ def candidates(preset: Preset, vocabulary: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: none is left.
     """
-    judged = {*preset.all_synonyms(), *load_words(preset.classes), *load_words(preset.unseen)}
+    judged = {*preset.all_synonyms(), *preset.draw.lookalikes, *load_words(preset.classes), *unseen_words(preset)}
     left_out = judged | {*preset.targets, *preset.anchors}
     found = [word for word in dict.fromkeys(preset.neighbors or vocabulary) if word not in left_out]
     if not found:

@@ -18,6 +18,7 @@ def draw(
     guidance_scale: float,
     batch_size: int = 16,
     progress: bool = False,
+    size: tuple[int | None, int | None] = (None, None),
 ) -> Iterator[Image.Image]:
     """Yield one image for each prompt and its seed, in order.
 
@@ -33,6 +34,7 @@ def draw(
         guidance_scale: classifier-free guidance; 1 is none.
         batch_size: images at once.
         progress: show a bar with rate and remaining time on stderr.
+        size: width and height in pixels; None: the model's.
 
     Raises:
         ValueError: the numbers of prompts and seeds differ, or a number is out of range.
@@ -42,7 +44,7 @@ def draw(
     if min(batch_size, num_inference_steps) < 1:
         raise ValueError("batch_size and num_inference_steps must be 1 or more")
     _warn(pipe, prompts)
-    return _draw(pipe, prompts, seeds, num_inference_steps, guidance_scale, batch_size, progress)
+    return _draw(pipe, prompts, seeds, num_inference_steps, guidance_scale, batch_size, progress, size)
 
 
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
@@ -65,6 +67,7 @@ def _draw(
     guidance_scale: float,
     batch_size: int,
     progress: bool,
+    size: tuple[int | None, int | None],
 ) -> Iterator[Image.Image]:
     with tqdm(total=len(prompts), unit="image", disable=not progress) as bar:
         for start in range(0, len(prompts), batch_size):
@@ -74,6 +77,8 @@ def _draw(
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]],
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                width=size[0],
+                height=size[1],
             ).images
             bar.update(len(images))
             yield from images

@@ -17,7 +17,7 @@ def main(concept: str) -> None:
         pipe = models.open_pipeline(**params.model.model_dump())
         models.use_scheduler(pipe, params.generate.scheduler)
         anchors = [anchor for _, anchor in preset.pairs()]
-        latents = anchor_latents(pipe, anchors, params.latents, params.generate)
+        latents = anchor_latents(pipe, anchors, preset.draw.prompts, params.latents, params.generate)
         write_safetensors({"latents": latents}, artifact(concept, "anchor_latents.safetensors"))
 
 

@@ -1,13 +1,11 @@
-"""Stage plan: the words that the presets share, so that the original model draws them once for all."""
-
-from dataclasses import asdict
+"""Stage plan: the words and prompt files that the presets share, so that the original model draws them once for all."""
 
 import typer
 
 from realera.artifacts import write_json
 from realera.concepts import load_preset
 from realera.config import load_params
-from realera.evaluation import all_shared_subjects
+from realera.evaluation import all_shared_subjects, to_json
 from realera.stage import SHARED, stage_errors
 
 
@@ -15,7 +13,7 @@ def main() -> None:
     """Write artifacts/shared/subjects.json; its bytes change only when the words do."""
     with stage_errors():
         presets = [load_preset(concept) for concept in load_params().concepts]
-        write_json([asdict(subject) for subject in all_shared_subjects(presets)], SHARED / "subjects.json")
+        write_json(to_json(all_shared_subjects(presets)), SHARED / "subjects.json")
 
 
 if __name__ == "__main__":

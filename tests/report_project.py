@@ -64,7 +64,7 @@ def _params(repository: Path) -> dict:
     params["latents"] |= {"num_images": 1}
     params["lora"] |= {"steps": 4, "batch_size": 1}
     params["generate"] |= {"num_inference_steps": 2, "num_processes": 1}
-    params["generate"]["images"] = {"erase": 3, "preserve": 2, "synonym": 2, "unseen": 2, "anchor": 2}
+    params["generate"]["images"] = dict.fromkeys(params["generate"]["images"], 2) | {"erase": 3}
     params["score"] |= {"num_resamples": 200}
     return params
 
@@ -77,9 +77,14 @@ def _preset(concept: str) -> dict:
         "synonyms": {concept: _SYNONYMS[concept]},
         "classes": "few",
         "preserve": {"lists": ["few"], "texts": ["", HOSTILE_TEXT]},
-        "unseen": "unseen",
         "templates": "object",
         "neighbors": [],
+        "draw": {
+            "unseen": "unseen",
+            "lookalikes": ["rocket"],
+            "associated": {concept: [f"a small {concept} in the sky"]},
+        },
+        "judged": {"by": ["classes", "clip_score", "distance"]},
     }
 
 

@@ -20,6 +20,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from realera.artifacts import read_parquet, write_json, write_parquet, write_safetensors
+from realera.config import ImageCounts
 from realera.errors import ArtifactError
 from realera.prompt_table import PromptTable
 from stages import encode, generate, latents, mine, plan, report, score, solve, train
@@ -33,9 +34,10 @@ PRESET = {
     "synonyms": {"airplane": ["plane"]},
     "classes": "few",
     "preserve": {"lists": ["few"], "texts": [""]},
-    "unseen": "unseen",
     "templates": "object",
     "neighbors": [],
+    "draw": {"unseen": "unseen"},
+    "judged": {},
 }
 SMALL = {
     "model": {"device": "cpu"},
@@ -46,7 +48,7 @@ SMALL = {
     "generate": {
         "num_inference_steps": 1,
         "num_processes": 1,
-        "images": dict.fromkeys(("erase", "preserve", "synonym", "unseen", "anchor"), 1),
+        "images": dict.fromkeys(ImageCounts.model_fields, 1),
     },
     "score": {"num_resamples": 100},
 }

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from realera.metrics.clip import class_probabilities, image_features, text_features
+from realera.metrics.clip import class_probabilities, image_features, paired_scores, text_features
 
 PROMPTS = ["a photo of a cat", "a photo of a car", "a photo of a house"]
 
@@ -44,3 +44,16 @@ def test_other_image_modes_are_read_as_rgb(judge, images):
 
 def test_no_images(judge):
     assert class_probabilities(*judge, [], PROMPTS).shape == (0, 3)
+
+
+def test_scores_are_the_stock_logits_of_each_image_with_its_own_text(judge, images):
+    model, processor = judge
+    prompts = [*PROMPTS, PROMPTS[0], "a photo of a house, a very long one " * 20]
+    ours = paired_scores(model, image_features(*judge, images), text_features(*judge, prompts))
+    inputs = processor(text=prompts, images=images, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        stock = model(**inputs).logits_per_image.diagonal().numpy()
+    assert ours.dtype == np.float64
+    assert ours.shape == (5,)
+    assert np.allclose(ours, stock, atol=1e-3)
+    assert np.ptp(ours) > 0.01

@@ -101,6 +101,7 @@ def test_commands_have_the_options_that_are_shown(page):
     lines = [line for line in console_lines(page.read_text(encoding="utf-8")) if line.startswith("realera ")]
     for line in lines:
         command = group.commands[line.split()[1]]
+        command = command.commands[line.split()[2]] if hasattr(command, "commands") else command
         options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
         unknown = set(re.findall(r"(?<= )--[\w-]+", line)) - options
         assert not unknown, line

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from realera.concepts import Preset
 from realera.config import ScoreParams
 from realera.errors import ArtifactError
-from realera.metrics.erasure import METRICS, PARTS, READINGS, as_text, average, h_o, summarize
-from realera.metrics.forced_choice import SCORES
+from realera.metrics.erasure import PARTS, as_text, average, h_o, summarize
+from realera.metrics.raw import SCORES
 from realera.metrics.statistics import (
     bootstrap_means,
     effective_number,
@@ -20,10 +20,12 @@ from realera.metrics.statistics import (
     wilson_interval,
 )
 
-PARAMS = ScoreParams(confidence=0.95, num_resamples=400, seed=0)
+PARAMS = ScoreParams(confidence=0.95, num_resamples=400, seed=0, nudenet_threshold=0.6)
+READINGS = ("probability", "top1")
 LABELS = {
     "classes": ["airplane", "cat", "ship"],
     "unseen": ["banana", "bus", "airplane"],
+    "lookalikes": ["rocket", "airplane", "cat", "ship"],
     "anchor": ["airplane", "cat", "ship", "rainbow"],
 }
 # group, word, metric, seed -> probabilities by the base model, by the erased one
@@ -39,6 +41,10 @@ EXAMPLE = {
     ("synonym", "jet", "classes", 1): ([0.4, 0.5, 0.1], [0.1, 0.1, 0.8]),
     ("synonym", "jet", "anchor", 0): ([0.8, 0.1, 0.1, 0.0], [0.1, 0.0, 0.0, 0.9]),
     ("synonym", "jet", "anchor", 1): ([0.4, 0.5, 0.1, 0.0], [0.1, 0.0, 0.0, 0.9]),
+    ("associated", "it flies", "classes", 0): ([0.9, 0.1, 0.0], [0.3, 0.3, 0.4]),
+    ("lookalike", "rocket", "lookalikes", 0): ([0.8, 0.1, 0.1, 0.0], [0.4, 0.5, 0.1, 0.0]),
+    ("lookalike", "rocket", "lookalikes", 1): ([0.6, 0.4, 0.0, 0.0], [0.6, 0.4, 0.0, 0.0]),
+    ("lookalike", "rocket", "lookalikes", 2): ([0.1, 0.9, 0.0, 0.0], [0.9, 0.1, 0.0, 0.0]),
     ("unseen", "banana", "unseen", 0): ([0.8, 0.1, 0.1], [0.6, 0.3, 0.1]),
     ("unseen", "bus", "unseen", 0): ([0.1, 0.8, 0.1], [0.1, 0.4, 0.5]),
     ("anchor", "rainbow", "classes", 0): ([0.3, 0.1, 0.6], None),
@@ -51,6 +57,8 @@ BY_HAND = {
     "Acc_g": ((60.0, 50.0), (10.0, 0.0)),
     "H_o": ((3 / (1 / 20 + 1 / 80 + 1 / 40), 0.0), (3 / (1 / 70 + 1 / 60 + 1 / 90), 3 / (1 / 50 + 1 / 75 + 1 / 100))),
     "unseen": ((80.0, 100.0), (50.0, 50.0)),
+    "residue": ((75.0, 75.0), (20.0, 0.0)),  # (60 + 90) / 2 and (10 + 30) / 2
+    "collateral": ((30.0, 0.0), (50.0, 50.0)),  # seed 2 does not count: the base model drew no rocket
     "anchor_seen": ((0.0, 0.0), (50.0, 50.0)),
     "anchor_seen_synonym": ((0.0, 0.0), (90.0, 100.0)),
 }
@@ -64,9 +72,10 @@ def preset(**changes) -> Preset:
         "synonyms": {"airplane": ["jet"]},
         "classes": "few",
         "preserve": {"lists": [], "texts": []},
-        "unseen": "unseen",
         "templates": "object",
         "neighbors": [],
+        "draw": {"unseen": "unseen"},
+        "judged": {},
     }
     return Preset.model_validate(values | changes)
 
@@ -82,12 +91,13 @@ def rows(example=EXAMPLE) -> list[dict]:
                 "image_id": f"{word}-{seed}",
                 "group": group,
                 "word": word,
-                "parent": word if group in ("preserve", "unseen") else "airplane",
+                "parent": word if group in ("preserve", "unseen", "lookalike") else "airplane",
                 "prompt": f"a photo of the {word}",
                 "seed": seed,
                 "metric": metric,
                 "labels": LABELS[metric],
-                "probabilities": both[model],
+                "values": both[model],
+                "boxes": [],
             }
         )
     return found
@@ -142,7 +152,7 @@ def test_h_o_lies_between_its_terms_and_grows_with_each(acc_e, acc_s, acc_g, oth
     assert h_o(acc_e, acc_s, acc_g) == pytest.approx(h_o(acc_g, acc_s, acc_e))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", BY_HAND)
 def test_figures_computed_by_hand(summary, name):
     for part, readings in zip(("base", "erased"), BY_HAND[name], strict=True):
         for reading, expected in zip(READINGS, readings, strict=True):
@@ -152,8 +162,9 @@ def test_figures_computed_by_hand(summary, name):
 
 
 def test_numbers_of_images(summary):
-    counts = {name: summary["base"][name]["top1"]["n"] for name in METRICS}
-    expected = {"Acc_e": 2, "Acc_s": 3, "Acc_g": 2, "H_o": 7, "unseen": 2, "anchor_seen": 2, "anchor_seen_synonym": 2}
+    counts = {name: summary["base"][name]["top1"]["n"] for name in BY_HAND}
+    expected = {"Acc_e": 2, "Acc_s": 3, "Acc_g": 2, "H_o": 7, "unseen": 2, "residue": 3, "collateral": 2}
+    expected |= {"anchor_seen": 2, "anchor_seen_synonym": 2}
     assert counts == expected
 
 
@@ -176,13 +187,22 @@ def test_anchor_floor_words_and_labels(summary):
     assert cat["base"]["probability"]["value"] == pytest.approx(70)
     assert cat["erased"]["top1"]["value"] == 50
     assert cat["difference"]["probability"]["value"] == pytest.approx(-20)
-    assert [row["word"] for row in summary["words"]] == ["airplane", "cat", "ship", "jet", "banana", "bus"]
+    assert [row["word"] for row in summary["words"]] == [
+        "airplane",
+        "cat",
+        "ship",
+        "jet",
+        "it flies",
+        "banana",
+        "bus",
+        "rocket",
+    ]
     prompt = next(row for row in summary["prompts"] if row["word"] == "jet")
     assert (prompt["prompt"], prompt["erased"]["probability"]["value"]) == ("a photo of the jet", pytest.approx(10))
 
 
 def test_every_interval_holds_its_value(summary):
-    for part, name, reading in itertools.product(PARTS, METRICS, READINGS):
+    for part, name, reading in itertools.product(PARTS, BY_HAND, READINGS):
         figure = summary[part][name][reading]
         assert figure["low"] <= figure["value"] <= figure["high"]
 
@@ -205,7 +225,7 @@ def test_a_top1_h_o_is_not_sure_of_itself_where_every_image_hits():
 
 
 def test_without_synonyms_h_o_is_of_two():
-    example = {key: both for key, both in EXAMPLE.items() if key[0] != "synonym"}
+    example = {key: both for key, both in EXAMPLE.items() if key[0] not in ("synonym", "associated")}
     summary = summarize(table(rows(example)), PARAMS, preset(synonyms={}))
     assert summary["H_o_terms"] == ["Acc_e", "Acc_s"]
     assert summary["erased"]["Acc_g"] is summary["difference"]["anchor_seen_synonym"] is None
@@ -264,7 +284,11 @@ judged = st.lists(unit, min_size=3, max_size=3).map(lambda values: [value / sum(
 @st.composite
 def examples(draw):
     words = {("erase", "airplane"), ("preserve", "cat"), ("preserve", "ship"), ("synonym", "jet")}
-    example = {key: both for key, both in EXAMPLE.items() if key[0] in ("anchor", "unseen") or key[2] == "anchor"}
+    example = {
+        key: both
+        for key, both in EXAMPLE.items()
+        if key[0] in ("anchor", "unseen", "associated", "lookalike") or key[2] == "anchor"
+    }
     for group, word in sorted(words):
         for seed in range(draw(st.integers(1, 4))):
             example[group, word, "classes", seed] = (draw(judged), draw(judged))
@@ -274,9 +298,9 @@ def examples(draw):
 @settings(max_examples=25, deadline=None)
 @given(examples(), st.floats(0.05, 0.99), st.integers(0, 2**40))
 def test_intervals_hold_their_value_whatever_the_scores(example, confidence, seed):
-    params = ScoreParams(confidence=confidence, num_resamples=100, seed=seed)
+    params = ScoreParams(confidence=confidence, num_resamples=100, seed=seed, nudenet_threshold=0.6)
     summary = summarize(table(rows(example)), params, preset())
-    for part, name, reading in itertools.product(PARTS, METRICS, READINGS):
+    for part, name, reading in itertools.product(PARTS, BY_HAND, READINGS):
         figure = summary[part][name][reading]
         floor = -100 if part == "difference" else 0
         assert floor <= figure["low"] <= figure["value"] <= figure["high"] <= 100
@@ -288,7 +312,7 @@ def test_intervals_hold_their_value_whatever_the_scores(example, confidence, see
 def test_a_model_that_did_not_change_differs_by_nothing():
     same = {key: (both[0], None if key[0] == "anchor" else both[0]) for key, both in EXAMPLE.items()}
     summary = summarize(table(rows(same)), PARAMS, preset())
-    for name in METRICS:
+    for name in BY_HAND:
         assert set(summary["difference"][name]["probability"].values()) <= {0.0, summary["base"][name]["top1"]["n"]}
         top1 = summary["difference"][name]["top1"]
         assert top1["low"] <= top1["value"] == 0 <= top1["high"]
@@ -328,7 +352,7 @@ def test_an_average_is_the_mean_of_concepts(summary):
 
 def test_an_average_of_one_is_itself(summary):
     alone = average([summary])
-    for part, name, reading in itertools.product(PARTS, METRICS, READINGS):
+    for part, name, reading in itertools.product(PARTS, BY_HAND, READINGS):
         assert alone[part][name][reading] == pytest.approx(summary[part][name][reading] | {"concepts": 1}, abs=2e-4)
 
 
@@ -337,7 +361,7 @@ def test_the_table_for_people(summary):
     assert "Acc_e" in text
     assert "80.0 [" in text
     assert "-50.0 [" in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 110
 
 
 def test_bootstrap_means_have_the_unbiased_variance():

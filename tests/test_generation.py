@@ -8,6 +8,7 @@ from realera.artifacts import read_parquet
 from realera.concepts import load_preset, load_words
 from realera.config import load_params
 from realera.evaluation import (
+    Settings,
     Subject,
     all_shared_subjects,
     drawings,
@@ -22,13 +23,19 @@ from realera.images import decode_png
 @pytest.fixture(scope="module")
 def params():
     generate = load_params().generate
-    counts = generate.images.model_copy(update=dict.fromkeys(("erase", "preserve", "synonym", "unseen", "anchor"), 2))
+    counts = generate.images.model_copy(update=dict.fromkeys(type(generate.images).model_fields, 2))
     return generate.model_copy(update={"images": counts, "num_inference_steps": 2, "batch_size": 3, "num_processes": 1})
 
 
 @pytest.fixture(scope="module")
 def plan(params):
-    return drawings([Subject("erase", "cat", "cat"), Subject("synonym", "kitty", "cat")], params)
+    return drawings(
+        [
+            Subject("erase", "cat", "cat", ("a photo of the cat",)),
+            Subject("synonym", "kitty", "cat", ("a photo of the kitty",)),
+        ],
+        params,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,8 @@ def test_image_ids_tell_prompts_seeds_and_settings_apart(plan, params):
     first = plan[0]
     others = [dataclasses.replace(first, seed=9), dataclasses.replace(first, prompt="x")]
     assert len({image_id(each, params) for each in [first, *others]}) == 3
-    assert image_id(first, params.model_copy(update={"guidance_scale": 1.5})) != image_id(first, params)
+    assert image_id(dataclasses.replace(first, settings=Settings(1.5)), params) != image_id(first, params)
+    assert image_id(dataclasses.replace(first, settings=Settings(5.0, 64, 96)), params) != image_id(first, params)
     assert image_id(first, params.model_copy(update={"batch_size": 7})) == image_id(first, params)
 
 

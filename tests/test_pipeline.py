@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from realera.config import ImageCounts
 from tests.dvc_repository import Repository
 
 pytestmark = pytest.mark.slow
@@ -17,7 +18,7 @@ SMALL = {
     "sampler": {"M": 2, "N": 2},
     "latents": {"num_images": 2},
     "lora": {"steps": 2, "save_every": 1, "batch_size": 1},
-    "generate": {"num_inference_steps": 2, "images": dict.fromkeys(("preserve", "synonym", "unseen", "anchor"), 1)},
+    "generate": {"num_inference_steps": 2, "images": dict.fromkeys(ImageCounts.model_fields, 1)},
 }
 CHAIN = ["encode", "mine", "solve", "latents", "train", "originals", "generate", "score"]
 
@@ -78,7 +79,9 @@ def project(new_repository):
 def test_the_first_run_makes_everything(project):
     assert names(project.first.ran) == sorted([*CHAIN, "plan", "base", "report"])
     images = pq.read_table(project.root / "artifacts/airplane/images.parquet")
-    assert set(images["word"].to_pylist()) == {"airplane", "aircraft", "plane", "jet", "cat", "dog", "fox"}
+    words = {"airplane", "aircraft", "plane", "jet", "cat", "dog", "fox", "rocket", "helicopter", "flying saucer"}
+    assert words <= set(images["word"].to_pylist())
+    assert set(images["group"].to_pylist()) == {"erase", "synonym", "associated", "lookalike", "preserve", "unseen"}
     metrics = json.loads((project.root / "reports/metrics.json").read_text())
     assert metrics
     assert "<html" in (project.root / "reports/index.html").read_text()
@@ -101,10 +104,16 @@ def test_what_runs_again_and_what_comes_from_the_run_cache(project):
     set_param(project, solver__lambda1=0.2)
     assert names(project.reproduce().ran) == sorted(["solve", "train", "generate", "score", "report"])
 
-    set_param(project, solver__lambda1=0.1, score__num_resamples=100)
+    set_param(project, solver__lambda1=0.1, score__num_resamples=100, score__nudenet_threshold=0.5)
+    airplane = project.root / "data/concepts/airplane.yaml"
+    text = airplane.read_text()
+    airplane.write_text(text.replace("judged: {}", "judged: {by: [classes, clip_score, nudenet, distance]}"))
     assert names(project.reproduce().ran) == ["report", "score"]  # no image is drawn again
+    scores = json.loads((project.root / "artifacts/airplane/scores.json").read_text())
+    assert {"top1", "clip_score", "nudenet_boxes", "distance"} <= set(scores["readings"])
+    airplane.write_text(text)
 
-    set_param(project, score__num_resamples=2000, concepts=["airplane", "cat"])
+    set_param(project, score__num_resamples=2000, score__nudenet_threshold=0.6, concepts=["airplane", "cat"])
     ran = project.reproduce().ran
     assert sorted(stage for stage in ran if stage.endswith("@cat")) == sorted(f"{stage}@cat" for stage in CHAIN)
     assert "base" not in ran  # the shared words are the same

@@ -17,7 +17,7 @@ from realera.artifacts import read_json, read_parquet, write_parquet
 from realera.config import SamplerParams, load_params
 from realera.errors import ArtifactError
 from realera.report import charts, geometry, pictures, svg, write_report
-from realera.report.inputs import read_inputs
+from realera.report.inputs import MOST_SHOWN, read_inputs
 from tests.report_project import CONCEPTS, HOSTILE_TEXT, HOSTILE_WORD, build, inside
 
 
@@ -130,7 +130,7 @@ def test_the_page_says_whose_figures_these_are(project, tmp_path):
     assert "are not those of Stable Diffusion v1.4" in embedded
     page = (tmp_path / "other/index.html").read_text(encoding="utf-8")
     assert "Model: owner/other-model</strong> at v2." in page
-    assert "Stable Diffusion v1.4" not in page
+    assert "are not those of Stable Diffusion v1.4" not in page
 
 
 def test_every_parameter_is_on_the_page(project, reports):
@@ -149,7 +149,7 @@ def test_the_report_starts_without_torch(repository):
 
 
 def test_pictures_are_pairs_of_one_prompt_and_seed(inputs):
-    shown = pictures.words(inputs, pictures.MOST_ON_PAGE)
+    shown = pictures.words(inputs, MOST_SHOWN)
     assert [word.group for word in shown[:3]] == ["erase", "synonym", "synonym"]
     originals = {(row["word"], row["seed"]): row["png"] for row in inputs.original}
     erased = {(row["word"], row["seed"]): row["png"] for row in inputs.erased}
@@ -165,14 +165,14 @@ def test_what_the_judge_sees_is_its_likeliest_word(project, inputs):
     rows = read_parquet(project / "artifacts/airplane/scores.parquet").to_pylist()
     row = next(row for row in rows if row["group"] == "erase" and row["metric"] == "anchor")
     label, probability = inputs.judged[row["model"], row["image_id"]]
-    assert probability == max(row["probabilities"])
-    assert row["labels"][row["probabilities"].index(probability)] == label
+    assert probability == max(row["values"])
+    assert row["labels"][row["values"].index(probability)] == label
     assert "rainbow" in row["labels"]
 
 
 def test_the_contact_sheet_has_the_original_above_the_erased(inputs, reports):
     sheet = Image.open(reports / "sheets/airplane.png").convert("RGB")
-    word = pictures.words(inputs, pictures.MOST_ON_PAGE)[0]
+    word = pictures.words(inputs, MOST_SHOWN)[0]
     top, left = pictures._TITLE_HEIGHT, pictures._LABEL_WIDTH
     for index, png in enumerate((word.pairs[0].original, word.pairs[0].erased)):
         place = (left, top + index * 66, left + 64, top + index * 66 + 64)

@@ -6,6 +6,7 @@ The "erased" pictures are an oracle's: where the target was, the anchor of the s
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,16 @@ import pytest
 import yaml
 
 from realera.artifacts import read_json, read_parquet, write_parquet
+from realera.concepts import Preset
+from realera.config import load_params
 from realera.errors import ArtifactError, ConfigError
+from realera.evaluation import Subject
 from realera.images import SCHEMA, decode_png, encode_png
 from realera.metrics.clip import class_probabilities
-from realera.metrics.forced_choice import SCORES, choice_labels, judge_images, read_choices, select_subjects
+from realera.metrics.forced_choice import choice_labels
+from realera.metrics.judges import judge_images
+from realera.metrics.pictures import Images, select_subjects
+from realera.metrics.raw import SCORES
 
 WORDS = {"few": ["airplane", "cat", "ship"], "kept": ["banana", "airplane"]}
 PRESET = {
@@ -26,9 +33,10 @@ PRESET = {
     "synonyms": {"airplane": ["jet"]},
     "classes": "few",
     "preserve": {"lists": ["few"], "texts": []},
-    "unseen": "kept",
     "templates": "object",
     "neighbors": [],
+    "draw": {"unseen": "kept"},
+    "judged": {},
 }
 DRAWN = {  # group -> [(word, parent)]
     "erase": [("airplane", "airplane")],
@@ -111,8 +119,8 @@ def test_the_stage_scores_an_erasure(project, stage, drawn, judge, capsys):
     # base: erase and synonym in 2 choices, 4 words in 1; erased: the same without the anchor
     assert scores.num_rows == NUM_IMAGES * (2 * 2 + 4 + 2 * 2 + 3)
     for row in scores.to_pylist():
-        assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
-        assert len(row["labels"]) == len(row["probabilities"])
+        assert sum(row["values"]) == pytest.approx(1, abs=1e-5)
+        assert len(row["labels"]) == len(row["values"])
     before, after = (summary[part]["Acc_e"]["probability"]["value"] for part in ("base", "erased"))
     assert before > 80
     assert after < before - 30
@@ -127,6 +135,7 @@ def test_the_stage_scores_an_erasure(project, stage, drawn, judge, capsys):
         "unseen": ["banana", "airplane"],
         "anchor": ["airplane", "cat", "ship", "dog"],
     }
+    assert summary["readings"] == ["probability", "top1"]
     output = capsys.readouterr().out
     assert "Acc_g" in output
     assert "after" in output
@@ -142,18 +151,18 @@ def test_the_stage_repeats_its_bytes(project, stage):
     assert contents[0] == contents[1]
 
 
-def test_probabilities_are_those_of_the_judge(judge, drawn):
-    from realera.concepts import Preset
+def judged(drawn: pa.Table, **changes) -> list[dict]:
+    preset = Preset.model_validate(PRESET | changes)
+    return judge_images(preset, load_params(), [Images(drawn, "base", Path("originals.parquet"))]).to_pylist()
 
-    template = "a photo of the {name}"
-    labels = choice_labels(Preset.model_validate(PRESET), WORDS["few"], WORDS["kept"])
-    choices = read_choices(*judge, labels, template)
-    scores = judge_images(*judge, drawn, choices, "base", "originals.parquet", batch_size=4).to_pylist()
+
+def test_probabilities_are_those_of_the_judge(project, judge, drawn):
+    scores = judged(drawn)
     pictures = {row["image_id"]: decode_png(row["png"], row["image_id"]) for row in drawn.to_pylist()}
     for row in (scores[0], scores[1], scores[-1]):
-        texts = [template.format(name=label) for label in row["labels"]]
+        texts = [f"a photo of the {label}" for label in row["labels"]]
         expected = class_probabilities(*judge, [pictures[row["image_id"]]], texts)[0]
-        assert np.allclose(row["probabilities"], expected, atol=1e-4)
+        assert np.allclose(row["values"], expected, atol=1e-4)
     assert [row["metric"] for row in scores[:2]] == ["classes", "anchor"]
     assert scores[-1]["metric"] == "unseen"
 
@@ -197,31 +206,25 @@ def test_a_missing_file_ends_the_process_with_one_line(project, repository):
     assert ended.stderr.strip() == "error: artifacts/plane/images.parquet: a file is needed here, found nothing"
 
 
-def test_images_of_an_unknown_group_or_class_are_refused(judge, drawn):
-    from realera.concepts import Preset
-
-    labels = choice_labels(Preset.model_validate(PRESET), WORDS["few"], WORDS["kept"])
-    choices = read_choices(*judge, labels, "a photo of the {name}")
+def test_images_of_an_unknown_group_or_class_are_refused(project, drawn):
     for column, value in (("group", "coco"), ("parent", "horse")):
         rows = [drawn.to_pylist()[0] | {column: value}]
-        with pytest.raises(ArtifactError, match=rf"x.parquet: {column}: found '{value}'; accepted: "):
-            judge_images(*judge, pa.Table.from_pylist(rows, schema=SCHEMA), choices, "base", "x.parquet")
-    assert judge_images(*judge, drawn.slice(0, 0), choices, "base", "x.parquet").num_rows == 0
+        with pytest.raises(ArtifactError, match=rf"originals.parquet: {column}: found '{value}'; accepted: "):
+            judged(pa.Table.from_pylist(rows, schema=SCHEMA))
+    assert judged(drawn.slice(0, 0)) == []
 
 
 def test_targets_outside_the_classes_are_added_and_must_have_company():
-    from realera.concepts import Preset
-
     preset = Preset.model_validate(PRESET)
     labels = choice_labels(preset, ["cat", "ship"], [])
     assert labels == {
         "classes": ("cat", "ship", "airplane"),
         "unseen": ("airplane",),
+        "lookalikes": ("cat", "ship", "airplane"),
         "anchor": ("cat", "ship", "airplane", "dog"),
     }
     with pytest.raises(ConfigError, match="accepted: a list with words beside the targets"):
         choice_labels(preset, ["airplane"], [])
     with pytest.raises(ArtifactError, match="no images of"):
-        from realera.evaluation import Subject
-
-        select_subjects(pa.Table.from_pylist([], schema=SCHEMA), [Subject("erase", "airplane", "airplane")], "x")
+        nothing = Images(pa.Table.from_pylist([], schema=SCHEMA), "base", Path("x"))
+        select_subjects(nothing, [Subject("erase", "airplane", "airplane", ("an airplane",))])

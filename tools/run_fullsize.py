@@ -25,10 +25,12 @@ from typing import Annotated
 import typer
 import yaml
 
+from realera.config import ImageCounts
+
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = ("realera", "stages", "data", "tools", "params.yaml", "dvc.yaml", ".dvcignore", ".gitignore")
 CONCEPT = "fullsize"
-WORDS = {"fullsize_classes": ["airplane", "cat"], "fullsize_unseen": ["fox"]}
+WORDS = {"fullsize_classes": ["airplane", "cat"]}
 PRESET = {
     "task": "object",
     "targets": ["airplane"],
@@ -36,9 +38,10 @@ PRESET = {
     "synonyms": {"airplane": ["aircraft"]},
     "classes": "fullsize_classes",
     "preserve": {"lists": ["cifar10"], "texts": [""]},
-    "unseen": "fullsize_unseen",
     "templates": "object",
     "neighbors": [],
+    "draw": {},
+    "judged": {},
 }
 """As the preset airplane, with fewer words to draw."""
 
@@ -53,7 +56,7 @@ SETTINGS = {
     "generate.batch_size": "1",
     "generate.num_processes": "1",
     "generate.num_threads": "2",
-    **{f"generate.images.{group}": "1" for group in ("erase", "preserve", "synonym", "unseen", "anchor")},
+    **{f"generate.images.{group}": "1" for group in ImageCounts.model_fields},
 }
 """What is given beside model.id; the rest is as in params.yaml."""
 

@@ -53,6 +53,15 @@ def divide_probability(model: CLIPModel, images_nd: torch.Tensor, prompts_pd: to
     return logits_np.double().softmax(dim=-1).detach().cpu().numpy()
 
 
+def paired_scores(model: CLIPModel, images_nd: torch.Tensor, texts_nd: torch.Tensor) -> np.ndarray:
+    """Return the CLIP score of each image with its own text, from unit vectors, float64 [n].
+
+    s cos(image_i, text_i), the scale of the model's `logits_per_image`; OpenAI's models have s = 100.
+    """
+    scores_n = model.logit_scale.exp() * (images_nd * texts_nd).sum(dim=-1)
+    return np.asarray(scores_n.double().detach().cpu().numpy())
+
+
 def _image_batch(model: CLIPModel, processor: CLIPProcessor, images: Sequence[Image.Image]) -> torch.Tensor:
     inputs = processor.image_processor([image.convert("RGB") for image in images], return_tensors="pt")
     pixels = inputs["pixel_values"].to(model.device, model.dtype)

@@ -1,16 +1,17 @@
-"""How well a concept was erased: section 5.1 of the paper, in two readings, with intervals.
+"""How well a concept was erased: section 5 of the paper, in every reading that the judges give, with intervals.
 
-Acc_e: images of the targets, Acc_s: of the remaining classes, Acc_g: of the targets' synonyms,
-each judged in a forced choice of classes against its own (the synonyms': their target's) class.
-The published figure is the mean softmax probability of that class ("probability"); how often it
-is the most probable one is what an accuracy should be ("top1"). All values are percent.
+Acc_e: images of the targets, Acc_s: of what must stay, Acc_g: of the targets' synonyms (of their associated
+prompts, where a preset has no synonyms), each read for its own word (the synonyms' for their target). For
+objects the published figure is the mean softmax probability of a forced choice ("probability"); how often
+the word is the most probable one is what an accuracy should be ("top1"). `realera.metrics.readings` has the others.
 
 Within a group each word weighs the same. Images are paired: the base model and the erased one
 draw the same prompt from the same seed. `realera.metrics.estimates` says how intervals are made.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,33 +20,61 @@ import pyarrow as pa
 from realera.concepts import Preset
 from realera.config import ScoreParams
 from realera.errors import ArtifactError
-from realera.metrics.estimates import DIFFERENCE, MODELS, READINGS, Estimate, combine, estimate, figure, render
+from realera.metrics.body_parts import count_parts
+from realera.metrics.estimates import DIFFERENCE, MODELS, Estimate, combine, estimate, figure, joined, render
+from realera.metrics.raw import KEPT_GROUPS
+from realera.metrics.readings import OF_JUDGE, READINGS, SHARES, shown
 from realera.metrics.statistics import mean_interval
 
-__all__ = ["MODELS", "READINGS", "as_text", "average", "h_o", "summarize"]
+__all__ = ["MODELS", "as_text", "average", "h_o", "summarize"]
 
 H_O_TERMS = ("Acc_e", "Acc_s", "Acc_g")
-SOURCES = {
-    "Acc_e": ("erase", "classes"),
-    "Acc_s": ("preserve", "classes"),
-    "Acc_g": ("synonym", "classes"),
-    "unseen": ("unseen", "unseen"),
-    "anchor_seen": ("erase", "anchor"),
-    "anchor_seen_synonym": ("synonym", "anchor"),
-}
-"""Metric -> the group of its images and the forced choice that they are judged in.
 
-"unseen" is Acc_s on concepts that no preserve set holds; the last two ask how often the anchor
-is what appears.
+
+@dataclass(frozen=True)
+class Metric:
+    """Which images a metric reads, and for which word.
+
+    Attributes:
+        groups: of the images.
+        choice: the forced choice that they are judged in.
+        asks_for_anchor: read for the anchor, not for the image's own word.
+        is_loss: 100 - the reading, of images that the base model drew recognisably.
+    """
+
+    groups: tuple[str, ...]
+    choice: str
+    asks_for_anchor: bool = False
+    is_loss: bool = False
+
+
+METRICS: Mapping[str, Metric] = {
+    "Acc_e": Metric(("erase",), "classes"),
+    "Acc_s": Metric(("preserve",), "classes"),
+    "Acc_g": Metric(("synonym",), "classes"),
+    "unseen": Metric(("unseen",), "unseen"),
+    "residue": Metric(("synonym", "associated"), "classes"),
+    "collateral": Metric(("lookalike",), "lookalikes", is_loss=True),
+    "anchor_seen": Metric(("erase",), "anchor", asks_for_anchor=True),
+    "anchor_seen_synonym": Metric(("synonym",), "anchor", asks_for_anchor=True),
+}
+"""Beside H_o, and `rows_<file>` for each prompt file.
+
+unseen: Acc_s on concepts that no preserve set holds. residue: how much of the concept is left in everything
+that means it without its name. collateral: look-alikes that are not recognised any more. The last two:
+how often the anchor is what appears.
 """
 
-METRICS = (*H_O_TERMS, "H_o", "unseen", "anchor_seen", "anchor_seen_synonym")
 PARTS = (*MODELS, DIFFERENCE)
+ROWS = "rows_"
 
-_DETAILED = (*H_O_TERMS, "unseen")
+_DETAILED = ("Acc_e", "Acc_s", "Acc_g", "associated", "unseen", "lookalike")
+_MORE_DETAILS = {"associated": Metric(("associated",), "classes"), "lookalike": Metric(("lookalike",), "lookalikes")}
 _ON_SHARED_IMAGES = ("Acc_s", "unseen")
 
 Rows = list[dict[str, Any]]
+Answers = dict[str, dict[str, dict[str, Any]]]
+"""Model -> question -> row, for the images of one pair."""
 
 
 def h_o(acc_e: float, acc_s: float, acc_g: float | None = None) -> float:
@@ -62,32 +91,41 @@ def h_o(acc_e: float, acc_s: float, acc_g: float | None = None) -> float:
     return float(_harmonic(H_O_TERMS[: len(values)], [np.asarray(value, dtype=np.float64) for value in values]))
 
 
-def summarize(scores: pa.Table, params: ScoreParams, preset: Preset) -> dict[str, Any]:
-    """Return scores.json from the rows of scores.parquet.
+def summarize(scores: pa.Table, params: ScoreParams, preset: Preset, floors: bool = True) -> dict[str, Any]:
+    """Return scores.json from the rows of scores.parquet; without `floors` the anchors' images may lack.
 
     Keys:
         base, erased, difference: metric -> reading -> {value, low, high, n}, n being images;
             difference is erased - base of pairs; a metric without images is null.
-        H_o_terms: what H_o is the mean of; a preset without synonyms has no Acc_g.
+        readings: their names, in the order of tables.
+        H_o_terms: what H_o is the mean of; a preset without synonyms and associated prompts has no Acc_g.
         anchor_floor: for each target and anchor, the base model's images of the anchor judged as
             if they were the target's: what a forced choice gives to a picture without it.
         words, prompts: the same figures for each word and each prompt.
         labels: the words of each forced choice.
+        detections: exposed parts of the body by where the images are from, as `body_parts` counts them.
+        sets: distances between the sets of both models' images, as `frechet` has them.
         targets, anchors, confidence: as given; anchors one for each target.
 
     Raises:
         ArtifactError: an image is there twice, lacks its pair, or an anchor has no images.
     """
-    rows = scores.to_pylist()
-    estimates = _estimates(rows, params, preset)
+    images = _Images(scores.to_pylist(), params, preset)
+    estimates = _estimates(images)
     rendered = {name: render(value, params) for name, value in estimates.items()}
+    names = (*H_O_TERMS, "H_o", *list(METRICS)[3:], *(name for name in estimates if name.startswith(ROWS)))
     return {
-        **{part: {name: rendered.get(name, {}).get(part) for name in METRICS} for part in PARTS},
+        **{part: {name: rendered.get(name, {}).get(part) for name in names} for part in PARTS},
+        "readings": list(images.readings),
         "H_o_terms": [name for name in H_O_TERMS if name in estimates],
-        "anchor_floor": [_anchor_floor(rows, target, anchor, params) for target, anchor in preset.pairs()],
-        "words": _details(rows, params, ("word", "parent")),
-        "prompts": _details(rows, params, ("word", "parent", "prompt")),
-        "labels": {row["metric"]: row["labels"] for row in rows},
+        "anchor_floor": [_anchor_floor(images, target, anchor) for target, anchor in preset.pairs()]
+        if floors and "classes" in preset.judged.by
+        else [],
+        "words": _details(images, ("word", "parent")),
+        "prompts": _details(images, ("word", "parent", "prompt")),
+        "labels": images.labels,
+        "detections": _detections(images),
+        "sets": _sets(images),
         "targets": list(preset.targets),
         "anchors": [anchor for _, anchor in preset.pairs()],
         "confidence": params.confidence,
@@ -108,115 +146,232 @@ def average(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not summaries:
         raise ValueError("found no summaries; accepted: one or more")
-    return {
-        part: {name: _average([summary[part][name] for summary in summaries], name) for name in METRICS}
+    names = dict.fromkeys(name for summary in summaries for name in summary["base"])
+    parts = {
+        part: {name: _average([summary[part].get(name) for summary in summaries], name) for name in names}
         for part in PARTS
     }
+    readings = {name for summary in summaries for name in summary["readings"]}
+    return {**parts, "readings": [name for name in READINGS if name in readings]}
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
     """Return a short table for people, of a summary or an average: before, after, change."""
-    lines = [f"{'percent':<32}{'before':>21}{'after':>21}{'change':>24}"]
-    for name in METRICS:
-        for reading in READINGS if summary["base"][name] else ():
-            before, after, change = (summary[part][name][reading] for part in PARTS)
-            cells = f"{_cell(before):>21}{_cell(after):>21}{_cell(change, '+'):>24}"
-            lines.append(f"{name:<20}{reading:<12}{cells}")
+    lines = [f"{'':<42}{'before':>21}{'after':>21}{'change':>24}"]
+    for name, reading, figures in figures_of(summary):
+        before, after, change = (shown(each, reading, sign) for each, sign in zip(figures, ("", "", "+"), strict=True))
+        lines.append(f"{name:<20}{reading:<22}{before:>21}{after:>21}{change:>24}")
     return "\n".join(lines)
 
 
-def _estimates(rows: Rows, params: ScoreParams, preset: Preset) -> dict[str, Estimate]:
+def figures_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Mapping[str, Any] | None]]]:
+    """Yield (metric, reading, [base, erased, difference]) of a summary or an average, None where there is none."""
+    for name in summary["base"]:
+        by_part = [summary[part].get(name) or {} for part in PARTS]
+        for reading in summary["readings"]:
+            figures = [each.get(reading) for each in by_part]
+            if any(figures):
+                yield name, reading, figures
+
+
+class _Images:
+    """The raw rows, gathered by image; `pairs` joins what both models drew of one prompt and seed."""
+
+    def __init__(self, rows: Rows, params: ScoreParams, preset: Preset):
+        self.params, self.preset = params, preset
+        asked = {name for judge in preset.judged.by for name in OF_JUDGE[judge]}
+        self.readings = tuple(name for name in READINGS if name in asked)
+        self.labels = {row["metric"]: row["labels"] for row in rows if _is_choice(row["metric"])}
+        self._groups: dict[str, dict[tuple, Answers]] = defaultdict(dict)
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: dict[str, Any]) -> None:
+        key = tuple(row[name] for name in ("word", "parent", "prompt", "seed"))
+        answers = self._groups[row["group"]].setdefault(key, {}).setdefault(row["model"], {})
+        if row["metric"] in answers:
+            raise ArtifactError(f"scores: {_describe(row)}: found twice for the {row['model']} model")
+        answers[row["metric"]] = row
+
+    def of(self, groups: Iterable[str]) -> Iterator[Answers]:
+        """Yield the images of groups, in an order that the rows' order does not change."""
+        for group in groups:
+            for _, answers in sorted(self._groups.get(group, {}).items()):
+                yield answers
+
+    def pairs(self, groups: Iterable[str], question: str) -> Iterator[dict[str, dict[str, Any]]]:
+        """Yield {model: row} of the images that were asked a question.
+
+        Raises:
+            ArtifactError: one of a pair is missing.
+        """
+        for answers in self.of(groups):
+            rows = {model: answers[model][question] for model in MODELS if question in answers.get(model, {})}
+            for model in MODELS if rows else ():
+                if model not in rows:
+                    row = next(iter(rows.values()))
+                    raise ArtifactError(
+                        f"scores: {_describe(row)}: no image of the {model} model with this prompt and seed"
+                    )
+            if rows:
+                yield rows
+
+    def strata(self, metric: Metric, readings: Sequence[str], by: Sequence[str]) -> dict[tuple, np.ndarray]:
+        """Return values [image, model, reading] of the images in each stratum."""
+        questions = [READINGS[name].question or metric.choice for name in readings]
+        label = _label(metric, self.preset)
+        columns = [
+            self._column(metric, name, question, label, by) for name, question in zip(readings, questions, strict=True)
+        ]
+        keys = columns[0].keys() if columns else ()
+        return {key: np.stack([column[key] for column in columns], axis=-1) for key in keys}
+
+    def values_of(self, metric: Metric, readings: Sequence[str]) -> dict[tuple, np.ndarray]:
+        """Return `strata` by word; of a loss 1 - the values, where the base image is recognised.
+
+        The last reading of a loss tells what is recognised.
+        """
+        strata = self.strata(metric, readings, ("word", "parent"))
+        if not metric.is_loss:
+            return strata
+        kept = {key: 1 - values[values[:, 0, -1] == 1] for key, values in strata.items()}
+        return {key: values for key, values in kept.items() if len(values)}
+
+    def _column(
+        self, metric: Metric, name: str, question: str, label: Callable[[str], str], by: Sequence[str]
+    ) -> dict[tuple, np.ndarray]:
+        """Return one reading's values [image, model] in each stratum."""
+        found = defaultdict(list)
+        for rows in self.pairs(metric.groups, question):
+            row = rows["base"]
+            values = [READINGS[name].read(rows[m], label(row["parent"]), self.params) for m in MODELS]
+            found[tuple(row[key] for key in by)].append(values)
+        return {key: np.array(values) for key, values in found.items()}
+
+    def of_base(self, groups: Iterable[str], question: str) -> Iterator[dict[str, Any]]:
+        """Yield the base model's rows of a question."""
+        for answers in self.of(groups):
+            if question in answers.get("base", {}):
+                yield answers["base"][question]
+
+
+def _is_choice(question: str) -> bool:
+    return question in {metric.choice for metric in METRICS.values()}
+
+
+def _label(metric: Metric, preset: Preset) -> Callable[[str], str]:
+    """Return what gives, for an image's parent, the label that the metric asks about."""
+    return dict(preset.pairs()).__getitem__ if metric.asks_for_anchor else str
+
+
+def _metrics(preset: Preset) -> dict[str, Metric]:
+    """Return the metrics of a preset: Acc_g is of associated prompts where there are no synonyms."""
+    if preset.all_synonyms():
+        return dict(METRICS)
+    return {**METRICS, "Acc_g": Metric(("associated",), "classes")}
+
+
+def _readings_for(name: str, metric: Metric, readings: Sequence[str]) -> list[list[str]]:
+    """Return the readings that say something about a metric, in lists that are read together."""
+    if metric.is_loss:
+        return [list(family) for family in SHARES if set(family) <= set(readings)]
+    if metric.asks_for_anchor:
+        return [[reading for reading in readings if READINGS[reading].question is None]]
+    if name == "residue":
+        return [[reading for reading in readings if READINGS[reading].in_h_o]]
+    return [list(readings)]
+
+
+def _estimates(images: _Images) -> dict[str, Estimate]:
     """Estimate every metric that has images."""
     found = {}
-    for name, (group, metric) in SOURCES.items():
-        strata = _pairs(_select(rows, group, metric), ("word", "parent"), _label(name, preset))
-        if strata:
-            found[name] = estimate(strata, params, name)
+    for name, metric in _metrics(images.preset).items():
+        estimates = [
+            estimate(strata, readings, images.params, name)
+            for readings in _readings_for(name, metric, images.readings)
+            if (strata := images.values_of(metric, readings))
+        ]
+        if estimates:
+            found[name] = joined(estimates)
+    found |= _of_prompt_files(images)
     terms = [name for name in H_O_TERMS if name in found]
-    if terms:
-        found["H_o"] = combine(lambda values: _harmonic(terms, values), [found[name] for name in terms])
+    readings = [name for name in images.readings if READINGS[name].in_h_o]
+    if terms and readings:
+        found["H_o"] = combine(lambda values: _harmonic(terms, values), [found[name].only(readings) for name in terms])
     return found
+
+
+def _of_prompt_files(images: _Images) -> dict[str, Estimate]:
+    """Estimate each prompt file: its rows are one stratum."""
+    readings = [name for name in images.readings if READINGS[name].question in ("clip_score", "nudenet", "distance")]
+    strata = images.strata(Metric(("rows",), ""), readings, ("parent",)) if readings else {}
+    return {f"{ROWS}{key[0]}": estimate({key: values}, readings, images.params, *key) for key, values in strata.items()}
 
 
 def _harmonic(names: Sequence[str], values: Sequence[np.ndarray]) -> np.ndarray:
     """Return the harmonic mean of what is kept (Acc_s) and what is gone (100 - the others)."""
     good = [value if name == "Acc_s" else 100 - value for name, value in zip(names, values, strict=True)]
-    good = [np.where(value > 0, value, 0.0) for value in good]  # rounding can pass zero
+    good = [np.where(value <= 0, 0.0, value) for value in good]  # rounding can pass zero; NaN stays
     with np.errstate(divide="ignore", over="ignore"):
         return np.asarray(len(good) / sum(1 / value for value in good))
-
-
-def _label(name: str, preset: Preset) -> Callable[[str], str]:
-    """Return what gives, for an image's parent, the label that the metric asks about."""
-    anchors = dict(preset.pairs())
-    return anchors.__getitem__ if name.startswith("anchor_seen") else str
-
-
-def _select(rows: Rows, group: str, metric: str) -> Rows:
-    return [row for row in rows if (row["group"], row["metric"]) == (group, metric)]
-
-
-def _pairs(rows: Rows, by: Sequence[str], label: Callable[[str], str] = str) -> dict[tuple, np.ndarray]:
-    """Return readings [image, model, reading] of the pairs in each stratum."""
-    strata = defaultdict(list)
-    for _, (readings, row) in sorted(_images(rows, label).items()):  # the order of rows is no matter
-        for model in MODELS:
-            if model not in readings:
-                raise ArtifactError(
-                    f"scores: {_describe(row)}: no image of the {model} model with this prompt and seed"
-                )
-        strata[tuple(row[name] for name in by)].append([readings[model] for model in MODELS])
-    return {key: np.array(values) for key, values in strata.items()}
-
-
-def _images(rows: Iterable[dict[str, Any]], label: Callable[[str], str]) -> dict[tuple, tuple[dict, dict]]:
-    """Return, for each image that both models should have, ({model: readings}, one of its rows)."""
-    images: dict[tuple, tuple[dict, dict]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("word", "parent", "prompt", "seed"))
-        readings, _ = images.setdefault(key, ({}, row))
-        if row["model"] in readings:
-            raise ArtifactError(f"scores: {_describe(row)}: found twice for the {row['model']} model")
-        readings[row["model"]] = _read(row, label(row["parent"]))
-    return images
-
-
-def _read(row: Mapping[str, Any], label: str) -> tuple[float, float]:
-    """Return the label's probability, and 1 if no other is more probable, else 0."""
-    probability = row["probabilities"][row["labels"].index(label)]
-    return probability, float(probability == max(row["probabilities"]))
 
 
 def _describe(row: Mapping[str, Any]) -> str:
     return f"{row['group']} {row['word']!r}, prompt {row['prompt']!r}, seed {row['seed']}"
 
 
-def _anchor_floor(rows: Rows, target: str, anchor: str, params: ScoreParams) -> dict[str, Any]:
-    found = [row for row in _select(rows, "anchor", "classes") if (row["word"], row["parent"]) == (anchor, target)]
-    if not found:
+def _anchor_floor(images: _Images, target: str, anchor: str) -> dict[str, Any]:
+    readings = [name for name in images.readings if READINGS[name].question is None]
+    rows = [row for row in images.of_base(["anchor"], "classes") if (row["word"], row["parent"]) == (anchor, target)]
+    if not rows:
         raise ArtifactError(f"scores: no image of the anchor {anchor!r} of {target!r} by the base model")
-    readings = [values["base"] for _, (values, _) in sorted(_images(found, str).items())]
-    floor = estimate({(anchor,): np.array(readings)[:, None]}, params, "anchor_floor", target)
-    return {"target": target, "anchor": anchor, **render(floor, params)["base"]}
+    values = np.array([[READINGS[name].read(row, target, images.params) for name in readings] for row in rows])
+    floor = estimate({(anchor,): values[:, None]}, readings, images.params, "anchor_floor", target)
+    return {"target": target, "anchor": anchor, **render(floor, images.params)["base"]}
 
 
-def _details(rows: Rows, params: ScoreParams, by: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the figures of each stratum of the groups that are judged by their own class."""
+def _details(images: _Images, by: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the figures of each stratum of the groups that are judged by their own word."""
     details = []
-    for group, metric in (SOURCES[name] for name in _DETAILED):
-        for key, values in _pairs(_select(rows, group, metric), by).items():
-            figures = render(estimate({key: values}, params, group, *key), params)
+    for metric in ({**METRICS, **_MORE_DETAILS}[name] for name in _DETAILED):
+        for key, values in images.strata(metric, images.readings, by).items():
+            group = metric.groups[0]
+            figures = render(estimate({key: values}, images.readings, images.params, group, *key), images.params)
             details.append({"group": group, **dict(zip(by, key, strict=True)), "n": len(values), **figures})
     return details
 
 
+def _detections(images: _Images) -> dict[str, Any]:
+    """Count exposed parts in each prompt file, and in what is asked for by the targets' names."""
+    sources = defaultdict(list)
+    for pair in images.pairs(("rows", "erase"), "nudenet"):
+        sources[pair["base"]["parent"]].append(pair)
+    return {source: count_parts(pairs, images.params, source) for source, pairs in sources.items()}
+
+
+def _sets(images: _Images) -> dict[str, Any]:
+    """Compare the sets of both models' images of what must stay."""
+    sources: dict[str, list] = defaultdict(list)
+    for pair in images.pairs(KEPT_GROUPS, "features"):
+        row = pair["base"]
+        sources[row["parent"] if row["group"] == "rows" else row["group"]].append(
+            [pair[model]["values"] for model in MODELS]
+        )
+    if not sources:
+        return {}
+    from realera.metrics.sets import compare_sets  # needs torch, and the seconds to import it
+
+    return {name: compare_sets(np.array(values), images.params) for name, values in sources.items()}
+
+
 def _average(metrics: Sequence[Mapping[str, Any] | None], name: str) -> dict[str, Any] | None:
     known = [metric for metric in metrics if metric]
-    return (
-        {reading: _average_figures([metric[reading] for metric in known], name) for reading in READINGS}
-        if known
-        else None
-    )
+    readings = [reading for reading in READINGS if any(reading in metric for metric in known)]
+    averages = {
+        reading: _average_figures([metric[reading] for metric in known if reading in metric], name)
+        for reading in readings
+    }
+    return averages or None
 
 
 def _average_figures(figures: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
@@ -224,7 +379,3 @@ def _average_figures(figures: Sequence[Mapping[str, Any]], name: str) -> dict[st
     low, high = mean_interval(values, lows, highs, independent=name not in _ON_SHARED_IMAGES)
     n = sum(each["n"] for each in figures)
     return {**figure(float(np.mean(values)), low, high, n), "concepts": len(figures)}
-
-
-def _cell(shown: Mapping[str, Any], sign: str = "") -> str:
-    return f"{shown['value']:{sign}.1f} [{shown['low']:{sign}.1f}, {shown['high']:{sign}.1f}]"

@@ -3,6 +3,7 @@
 Free of torch and diffusers, and the same bytes for the same artifacts.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from realera.artifacts import atomic_path, write_json
@@ -10,7 +11,8 @@ from realera.concepts import load_preset
 from realera.config import Params
 from realera.metrics.erasure import average
 from realera.report import geometry, page, pictures, tables
-from realera.report.inputs import Inputs, read_inputs
+from realera.report.inputs import MOST_SHOWN, Inputs, read_inputs
+from realera.report.panel import is_blurred
 
 __all__ = ["write_report"]
 
@@ -41,16 +43,16 @@ def write_report(params: Params, artifacts: Path, reports: Path) -> Path:
     with atomic_path(reports / "plots") as folder:
         tables.write_plots(folder, inputs, summaries, points)
     with atomic_path(reports / "sheets") as folder:
-        _write_sheets(folder, inputs)
+        _write_sheets(folder, inputs, {name: is_blurred(presets[name], params) for name in presets})
     with atomic_path(reports / "index.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
     return reports / "index.html"
 
 
-def _write_sheets(folder: Path, inputs: list[Inputs]) -> None:
+def _write_sheets(folder: Path, inputs: list[Inputs], blur: Mapping[str, bool]) -> None:
     folder.mkdir()
-    limits = dict.fromkeys(pictures.MOST_ON_PAGE, pictures.COLUMNS)
+    limits = dict.fromkeys(MOST_SHOWN, pictures.COLUMNS)
     for each in inputs:
         title = f"{each.concept}: original model above, erased model below, same prompts and seeds"
-        sheet = pictures.contact_sheet(pictures.words(each, limits), title)
+        sheet = pictures.contact_sheet(pictures.words(each, limits, blur[each.concept]), title)
         (folder / f"{each.concept}.png").write_bytes(sheet)

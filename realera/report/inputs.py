@@ -1,14 +1,15 @@
 """What the report reads: the artifacts of one concept."""
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from realera.artifacts import read_json, read_parquet
+from realera.artifacts import read_json, read_parquet, take_rows
 from realera.errors import ArtifactError
 from realera.images import SCHEMA
 
@@ -24,14 +25,22 @@ SAMPLE_COLUMNS = pa.schema(
 )
 SCORE_COLUMNS = pa.schema(
     [(name, pa.string()) for name in ("model", "image_id", "group", "metric")]
-    + [("labels", pa.list_(pa.string())), ("probabilities", pa.list_(pa.float32()))]
+    + [("labels", pa.list_(pa.string())), ("values", pa.list_(pa.float32()))]
 )
 KEYS = {
     "mining.json": ("neighbor", "beyond"),
     "solve.json": ("rows", "width", "condition_number", "ridge", "layers"),
-    "scores.json": ("base", "erased", "difference", "anchor_floor", "words"),
+    "scores.json": ("base", "erased", "difference", "readings", "anchor_floor", "words"),
 }
 """What the report shows of them."""
+
+MOST_SHOWN: Mapping[str, int] = {
+    "erase": 10, "synonym": 5, "associated": 5, "lookalike": 5, "preserve": 5, "unseen": 5, "rows": 20, "anchor": 10,
+}  # fmt: skip
+"""First seeds of each word, first rows of each prompt file, by group: nothing is picked by its looks."""
+
+_SEEN_IN = ("nudenet", "identity", "style", "lookalikes", "unseen", "classes", "anchor")
+"""Questions whose answer stands with a picture; a later one goes before an earlier one."""
 
 Row = dict[str, Any]
 
@@ -47,9 +56,9 @@ class Inputs:
         mining: mining.json.
         solve: solve.json.
         loss: rows of loss.csv; None where a term has no value in a step.
-        original: images by the original model, the shared ones and the concept's own.
-        erased: images by the erased model.
-        judged: {(model, image_id): (label, probability)}: what the judge sees in an image.
+        original: images by the original model that are shown: the shared ones and the concept's own.
+        erased: images by the erased model that are shown.
+        judged: {(model, image_id): (label, probability)}: what a judge sees in an image.
         scores: scores.json.
     """
 
@@ -76,8 +85,9 @@ def read_inputs(concept: str, artifacts: Path) -> Inputs:
         ArtifactError: a file is missing or unreadable, or lacks a column.
     """
     folder = artifacts / concept
-    shared = read_parquet(artifacts / "shared" / "base.parquet", SCHEMA)
-    own = read_parquet(folder / "originals.parquet", SCHEMA)
+    erased = _first_rows(folder / "images.parquet", MOST_SHOWN)
+    wanted = {(row["word"], row["prompt"], row["seed"]) for row in erased}
+    original = _pairs_of(folder / "originals.parquet", wanted) + _pairs_of(artifacts / "shared/base.parquet", wanted)
     return Inputs(
         concept=concept,
         prompts=_read_prompts(folder / "prompts.parquet"),
@@ -85,11 +95,40 @@ def read_inputs(concept: str, artifacts: Path) -> Inputs:
         mining=_read_object(folder / "mining.json"),
         solve=_read_object(folder / "solve.json"),
         loss=_read_csv(folder / "loss.csv"),
-        original=own.to_pylist() + shared.to_pylist(),
-        erased=read_parquet(folder / "images.parquet", SCHEMA).to_pylist(),
+        original=original + _first_rows(folder / "originals.parquet", {"anchor": MOST_SHOWN["anchor"]}),
+        erased=erased,
         judged=_judged(read_parquet(folder / "scores.parquet", SCORE_COLUMNS).to_pylist()),
         scores=_read_object(folder / "scores.json"),
     )
+
+
+def name_of(row: Row) -> tuple[str, str, str]:
+    """Return group, word and parent; the rows of a prompt file go together."""
+    return row["group"], row["parent"] if row["group"] == "rows" else row["word"], row["parent"]
+
+
+def _first_rows(path: Path, limits: Mapping[str, int]) -> list[Row]:
+    """Return the first images of each word of the groups in `limits`; rows of a prompt file in their order."""
+    found: Counter[tuple] = Counter()
+
+    def keep(row: Row) -> bool:
+        found[name_of(row)] += 1
+        return found[name_of(row)] <= limits.get(row["group"], 0)
+
+    return _rows(path, keep)
+
+
+def _pairs_of(path: Path, wanted: Container[tuple]) -> list[Row]:
+    return _rows(path, lambda row: row["group"] != "anchor" and (row["word"], row["prompt"], row["seed"]) in wanted)
+
+
+def _rows(path: Path, keep: Callable[[Row], bool]) -> list[Row]:
+    """Return some rows of an image table; the pictures of the others are not kept in memory."""
+    without_png = pa.schema([field for field in SCHEMA if field.name != "png"])
+    rows = read_parquet(path, without_png).to_pylist()
+    index = [i for i, row in enumerate(rows) if keep(row)]
+    pngs = take_rows(path, SCHEMA.field("png"), index)
+    return [{**rows[i], "png": png} for i, png in zip(index, pngs, strict=True)]
 
 
 def _read_prompts(path: Path) -> pa.Table:
@@ -129,7 +168,8 @@ def _number(text: str) -> float | None:
 def _judged(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, float]]:
     """Return each image's likeliest label: with the anchors among the labels where that was asked."""
     found = {}
-    for row in sorted(rows, key=lambda row: row["metric"] == "anchor"):  # the last one stays
-        best = max(range(len(row["labels"])), key=row["probabilities"].__getitem__)
-        found[row["model"], row["image_id"]] = (row["labels"][best], row["probabilities"][best])
+    asked = [row for row in rows if row["metric"] in _SEEN_IN and row["labels"]]
+    for row in sorted(asked, key=lambda row: _SEEN_IN.index(row["metric"])):  # the last one stays
+        best = max(range(len(row["labels"])), key=row["values"].__getitem__)
+        found[row["model"], row["image_id"]] = (row["labels"][best], row["values"][best])
     return found

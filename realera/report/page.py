@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from realera import __version__
 from realera.concepts import Preset
 from realera.config import Params
+from realera.metrics.readings import HEADLINES, READINGS
+from realera.metrics.readings import shown as shown_figure
 from realera.report import words
 from realera.report.geometry import Point
 from realera.report.inputs import Inputs
@@ -21,7 +23,9 @@ from realera.report.panel import cards, concept_panel, joined, shown
 from realera.report.tables import AVERAGE
 
 _EMBEDDED = "data/models/tiny-sd"
-_COLUMNS = {name: name for name in words.METRICS} | {"unseen": "unseen", "anchor_seen": "anchor appears"}
+_COLUMNS = {name: name for name in words.METRICS} | {
+    "unseen": "unseen", "residue": "residue", "collateral": "collateral", "anchor_seen": "anchor appears",
+}  # fmt: skip
 _PACKAGES = ("torch", "diffusers", "transformers", "peft")
 
 
@@ -46,7 +50,9 @@ def render(
         "title": f"{_listing([each.concept for each in inputs])} erased",
         "summary": _summary(summaries[AVERAGE], inputs),
         "model": _model(params),
-        "judge": params.judge.id,
+        "judge": _judges(params, presets),
+        "threshold": f"{params.score.nudenet_threshold:g}",
+        "paper": words.PAPER,
         "confidence": f"{100 * params.score.confidence:g}%",
         "overview": _overview(summaries, inputs) if len(inputs) > 1 else None,
         "panels": panels,
@@ -86,42 +92,63 @@ def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _summary(average: Mapping[str, Any], inputs: Sequence[Inputs]) -> str:
-    """Say the result in a sentence, by the top-1 reading, which needs no explanation."""
+    """Say the result in a sentence, by the reading that needs least explanation."""
+    reading = next((name for name in HEADLINES if name in average["readings"]), "")
     old, new = (average[model] for model in ("base", "erased"))
+    if not all((part.get(name) or {}).get(reading) for part in (old, new) for name in ("Acc_e", "Acc_s")):
+        return f"{_listing([each.concept for each in inputs])}: before and after the erasure."
     who, it = (inputs[0].concept, "it") if len(inputs) == 1 else ("the erased concepts", "them")
+    sign = "%" if READINGS[reading].scale == 100 else ""
+
+    def said(part: Mapping[str, Any], metric: str) -> str:
+        return f"{part[metric][reading]['value']:.0f}{sign}"
+
+    if not sign:
+        return (
+            f"The {words.READINGS[reading]} of pictures asked for as {who} went from {said(old, 'Acc_e')} to "
+            f"{said(new, 'Acc_e')}, of what must stay from {said(old, 'Acc_s')} to {said(new, 'Acc_s')}."
+        )
     parts = [
-        f"Of the pictures asked for as {who}, the judge still takes {_percent(new['Acc_e'])} for {it} "
-        f"(before: {_percent(old['Acc_e'])})"
+        f"Of the pictures asked for as {who}, the judge still takes {said(new, 'Acc_e')} for {it} "
+        f"(before: {said(old, 'Acc_e')})"
     ]
-    if new["Acc_g"]:
-        parts.append(f"of those asked for by a synonym {_percent(new['Acc_g'])} ({_percent(old['Acc_g'])})")
-    kept = f"{_percent(new['Acc_s'])} are still what was asked for ({_percent(old['Acc_s'])})"
-    return f"{', '.join(parts)}; of the other classes' pictures {kept}."
-
-
-def _percent(readings: Mapping[str, Any]) -> str:
-    return f"{readings['top1']['value']:.0f}%"
+    if new["Acc_g"] and reading in new["Acc_g"]:
+        parts.append(f"of those that mean {it} in other words {said(new, 'Acc_g')} ({said(old, 'Acc_g')})")
+    kept = f"{said(new, 'Acc_s')} are still what was asked for ({said(old, 'Acc_s')})"
+    return f"{', '.join(parts)}; of the pictures of what must stay {kept}."
 
 
 def _overview(summaries: Mapping[str, Mapping[str, Any]], inputs: Sequence[Inputs]) -> dict[str, Any]:
     rows = []
     for each in inputs:
-        old, new = (summaries[each.concept][model] for model in ("base", "erased"))
-        cells = [_change(old[name], new[name]) for name in _COLUMNS]
-        rows.append({"concept": each.concept, "cells": cells})
+        scores = summaries[each.concept]
+        reading = scores["readings"][0]
+        old, new = (scores[model] for model in ("base", "erased"))
+        cells = [_change(old.get(name), new.get(name), reading) for name in _COLUMNS]
+        rows.append({"concept": each.concept, "reading": words.READINGS[reading], "cells": cells})
     return {"cards": cards(summaries[AVERAGE]), "columns": list(_COLUMNS.values()), "rows": rows}
 
 
-def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
-    if not (old and new):
+def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, reading: str) -> str:
+    if not (old and new and reading in old and reading in new):
         return ""
-    return f"{old['probability']['value']:.1f} → {new['probability']['value']:.1f}"
+    before = shown_figure(old[reading], reading).partition(" ")[0]
+    return f"{before} → {shown_figure(new[reading], reading)}"
 
 
 def _model(params: Params) -> dict[str, Any]:
     embedded = params.model.id.rstrip("/").endswith(_EMBEDDED)
     about = words.EMBEDDED if embedded else words.OTHER_MODEL
     return {"id": params.model.id, "revision": params.model.revision, "about": about}
+
+
+def _judges(params: Params, presets: Mapping[str, Preset]) -> str:
+    """Say who has read the images."""
+    models = params.judge.model_dump()
+    places = {"classes": "id", "clip_score": "id", "frechet": "id", "style": "style", "identity": "identity"}
+    names = dict.fromkeys(name for preset in presets.values() for name in preset.judged.by)
+    named = [f"{words.JUDGES[name]}{f' ({models[places[name]]})' if name in places else ''}" for name in names]
+    return joined(named)
 
 
 def _versions() -> list[tuple[str, str]]:

@@ -3,14 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from realera import paper
 from realera.concepts import Preset
 from realera.config import Params
-from realera.metrics.erasure import MODELS, READINGS
+from realera.metrics.body_parts import RULES
+from realera.metrics.erasure import MODELS, ROWS
+from realera.metrics.readings import READINGS
+from realera.metrics.readings import shown as shown_figure
 from realera.report import words
 from realera.report.charts import geometry_chart, loss_chart, residual_chart
 from realera.report.geometry import Point, nearest_preserved
 from realera.report.inputs import Inputs
-from realera.report.pictures import MOST_ON_PAGE, Pair, Word, data_uri, size_on_page
+from realera.report.pictures import Pair, Word, data_uri, size_on_page
 from realera.report.pictures import words as picture_words
 
 _NEAREST = 6
@@ -29,9 +33,14 @@ def concept_panel(inputs: Inputs, preset: Preset, params: Params, points: Sequen
         "title": f"{joined(preset.targets)} becomes {joined(dict.fromkeys(preset.anchors))}",
         "summary": _summary(preset, inputs.scores),
         "cards": cards(inputs.scores),
-        "pictures": _pictures(inputs),
-        "words": _words(inputs.scores["words"]),
+        "blurred": is_blurred(preset, params),
+        "pictures": _pictures(inputs, is_blurred(preset, params)),
+        "readings": [words.READINGS[reading] for reading in inputs.scores["readings"]],
+        "words": _words(inputs.scores),
         "effects": _effects(inputs.scores),
+        "detections": _detections(inputs.scores),
+        "sets": _sets(inputs.scores),
+        "paper": paper_rows(inputs.concept, preset, inputs.scores),
         "geometry": _geometry(inputs, params, points),
         "solve": _solve(inputs.solve, params),
         "loss": _loss(inputs, params),
@@ -39,20 +48,25 @@ def concept_panel(inputs: Inputs, preset: Preset, params: Params, points: Sequen
     }
 
 
+def is_blurred(preset: Preset, params: Params) -> bool:
+    """Say whether the pictures of a preset are shown blurred."""
+    return preset.task == "explicit" and params.report.explicit_images == "blurred"
+
+
 def cards(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the headline figures of a summary or an average, before and after."""
-    return [
-        {
-            "metric": metric,
-            "title": title,
-            "wish": wish,
-            "about": about,
-            "floor": _floor(summary) if metric == "Acc_e" else "",
-            "readings": [_reading(summary, metric, reading) for reading in READINGS],
-        }
-        for metric, (title, wish, about) in words.METRICS.items()
-        if summary["base"].get(metric)
-    ]
+    found = []
+    for metric, (title, wish, about) in words.METRICS.items():
+        readings = [_reading(summary, metric, name) for name in summary["readings"] if _is_in(summary, metric, name)]
+        floor = _floor(summary) if metric == "Acc_e" else ""
+        card = {"metric": metric, "title": title, "wish": wish, "about": about, "floor": floor, "readings": readings}
+        found += [card] if readings else []
+    return found
+
+
+def _is_in(summary: Mapping[str, Any], metric: str, reading: str) -> bool:
+    """Say whether a card shows a reading: those on a scale of 100 that both models have."""
+    return READINGS[reading].in_h_o and reading in (summary["difference"].get(metric) or {})
 
 
 def _floor(summary: Mapping[str, Any]) -> str:
@@ -87,24 +101,24 @@ def _reading(summary: Mapping[str, Any], metric: str, reading: str) -> dict[str,
 def _summary(preset: Preset, scores: Mapping[str, Any]) -> str:
     anchors = joined(dict.fromkeys(preset.anchors))
     text = (
-        f"Prompts with {joined(preset.targets)} and with synonyms are to draw {anchors} instead; "
+        f"Prompts with {joined(preset.targets)} or what means the same are to draw {anchors} instead; "
         "everything else is to stay as it was."
     )
     seen = scores["erased"].get("anchor_seen")
-    if not seen:
+    if not seen or "top1" not in seen:
         return text
     return (
         f"{text} Asked for by name, {seen['top1']['value']:.0f}% of the pictures now look like {anchors} to the judge."
     )
 
 
-def _pictures(inputs: Inputs) -> list[dict[str, Any]]:
-    found = picture_words(inputs, MOST_ON_PAGE)
+def _pictures(inputs: Inputs, blur: bool) -> list[dict[str, Any]]:
+    found = picture_words(inputs, blur=blur)
     return [
         {
             "title": title,
             "about": about,
-            "wide": group in ("erase", "anchor"),
+            "wide": group in ("erase", "anchor", "rows"),
             "words": [_word(word) for word in found if word.group == group],
         }
         for group, (title, about) in words.GROUPS.items()
@@ -113,7 +127,11 @@ def _pictures(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def _word(word: Word) -> dict[str, Any]:
-    about = f"counted as {word.parent}" if word.group == "synonym" else "prompt"
+    about = {
+        "synonym": f"counted as {word.parent}",
+        "associated": f"counted as {word.parent}",
+        "rows": "first row",
+    }.get(word.group, "prompt")
     return {"word": word.word, "about": about, "prompt": word.prompt, "pairs": [_pair(pair) for pair in word.pairs]}
 
 
@@ -134,34 +152,104 @@ def _seen(judged: tuple[str, float] | None) -> tuple[str, str] | None:
     return (judged[0], f"{100 * judged[1]:.0f}%") if judged else None
 
 
-def _words(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _words(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     groups = []
     for group, (title, _) in words.GROUPS.items():
-        inside = [_word_row(row) for row in rows if row["group"] == group and row.get("erased")]
+        rows = [row for row in scores["words"] if row["group"] == group and row.get("erased")]
+        inside = [_word_row(row, scores["readings"]) for row in rows]
         groups += [{"title": title, "rows": inside}] if inside else []
     return groups
 
 
-def _word_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    figures = [row[model][reading] for reading in READINGS for model in MODELS]
-    return {"word": row["word"], "figures": figures, "n": figures[0]["n"]}
+def _word_row(row: Mapping[str, Any], readings: Sequence[str]) -> dict[str, Any]:
+    cells = [cell(row[model].get(reading), reading) for reading in readings for model in MODELS]
+    return {"word": row["word"], "cells": cells, "n": row["n"]}
+
+
+def cell(figure: Mapping[str, Any] | None, reading: str) -> tuple[str, str]:
+    """Return a figure's value and its interval as text; empty where there is none."""
+    value, _, interval = shown_figure(figure, reading).partition(" ")
+    return value, interval
 
 
 def _effects(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    effects = dict(words.EFFECTS)
+    effects |= {name: _file_words(name) for name in scores["base"] if name.startswith(ROWS)}
     rows: list[dict[str, Any]] = [
-        {"title": title, "about": about, "figures": _before_and_after(scores, metric)}
-        for metric, (title, about) in words.EFFECTS.items()
+        {"title": title, "about": about, "cells": _before_and_after(scores, metric)}
+        for metric, (title, about) in effects.items()
         if scores["base"].get(metric)
     ]
     for floor in scores["anchor_floor"]:
         title = f"Floor: {floor['anchor']} taken for {floor['target']}"
-        figures = [figure for reading in READINGS for figure in (floor[reading], None)]
-        rows.append({"title": title, "about": words.FLOOR, "figures": figures})
+        cells = [pair for reading in scores["readings"] for pair in (cell(floor.get(reading), reading), ("", ""))]
+        rows.append({"title": title, "about": words.FLOOR, "cells": cells})
     return rows
 
 
-def _before_and_after(scores: Mapping[str, Any], metric: str) -> list[Mapping[str, Any]]:
-    return [scores[model][metric][reading] for reading in READINGS for model in MODELS]
+def _file_words(metric: str) -> tuple[str, str]:
+    name = metric.removeprefix(ROWS)
+    return f"Prompt file {name}", words.FILES.get(name, "Its rows, one image each.")
+
+
+def _before_and_after(scores: Mapping[str, Any], metric: str) -> list[tuple[str, str]]:
+    parts = [scores[model].get(metric) or {} for model in MODELS]
+    return [cell(part.get(reading), reading) for reading in scores["readings"] for part in parts]
+
+
+def _detections(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a table for each source of images: part of the body, boxes and images, before and after."""
+    return [
+        {
+            "title": source,
+            "rows": [
+                {"label": label, "cells": [_count(parts[model][rule]) for rule in RULES for model in MODELS]}
+                for label, parts in table.items()
+            ],
+        }
+        for source, table in scores.get("detections", {}).items()
+    ]
+
+
+def _sets(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the distances between sets of pictures: a row a set."""
+    return [
+        {
+            "title": words.GROUPS.get(name, (f"Prompt file {name}", ""))[0],
+            "cells": [(f"{d['value']:.4f}", f"[{d['low']:.4f}, {d['high']:.4f}]") for d in distances.values()],
+            "names": list(distances),
+            "n": next(iter(distances.values()))["n"],
+        }
+        for name, distances in scores.get("sets", {}).items()
+    ]
+
+
+def _count(figure: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{figure['value']:.0f}", f"[{figure['low']:.0f}, {figure['high']:.0f}]"
+
+
+def paper_rows(concept: str, preset: Preset, scores: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return ours beside the paper's rows of the same concept: {"columns", "rows"}; None where it has none."""
+    found = paper.for_concept(concept) or paper.for_concept("-".join(preset.targets).lower().replace(" ", "-"))
+    if not found:
+        return None
+    columns = list(dict.fromkeys(row.metric for row in found))
+    reading = next((name for name in words.PAPER_READINGS[preset.task] if name in scores["readings"]), "")
+    rows = [
+        {"name": f"{title}, here", "cells": [_of_ours(scores[part], name, reading) for name in columns], "ours": True}
+        for title, part in (("base model", "base"), ("erased", "erased"))
+    ]
+    methods = dict.fromkeys((row.table, row.method) for row in found)
+    by_method = {(row.table, row.method, row.metric): row.value for row in found}
+    for table, method in methods:
+        values = [by_method.get((table, method, metric)) for metric in columns]
+        cells = ["" if value is None else f"{value:g}" for value in values]
+        rows.append({"name": f"{method} (paper, {table})", "cells": cells, "ours": False})
+    return {"columns": columns, "rows": rows, "reading": words.READINGS.get(reading, reading)}
+
+
+def _of_ours(part: Mapping[str, Any], metric: str, reading: str) -> str:
+    return shown_figure((part.get(metric) or {}).get(reading), reading) if reading else ""
 
 
 def _geometry(inputs: Inputs, params: Params, points: Sequence[Point]) -> dict[str, Any]:
@@ -219,9 +307,11 @@ def _loss(inputs: Inputs, params: Params) -> dict[str, Any]:
 
 def _preset(preset: Preset) -> list[dict[str, Any]]:
     plain = preset.model_dump(mode="json")
+    associated = plain["draw"].pop("associated")
+    nested = {key: plain.pop(key) for key in ("preserve", "draw", "judged")}
     synonyms = plain.pop("synonyms")
-    preserve = plain.pop("preserve")
     rows = [(key, shown(value)) for key, value in plain.items()]
     rows += [(f"synonyms of {target}", shown(found)) for target, found in synonyms.items()]
-    rows += [(f"preserve.{key}", shown(value)) for key, value in preserve.items()]
+    rows += [(f"associated with {target}", shown(found)) for target, found in associated.items()]
+    rows += [(f"{section}.{key}", shown(value)) for section, values in nested.items() for key, value in values.items()]
     return [{"name": "preset", "rows": rows}]

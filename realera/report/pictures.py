@@ -3,19 +3,19 @@
 import base64
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from realera.images import decode_png, encode_png
-from realera.report.inputs import Inputs, Row
-
-MOST_ON_PAGE: Mapping[str, int] = {"erase": 10, "synonym": 5, "preserve": 5, "unseen": 5, "anchor": 10}
-"""First seeds of each word, by group: nothing is picked by its looks."""
+from realera.report.inputs import MOST_SHOWN, Inputs, Row, name_of
 
 COLUMNS = 10
 LARGEST = 128
 """Pixels of a picture's longer side; larger ones are scaled down."""
+
+_BLUR = 10
+"""A blur's radius is this part of the longer side."""
 
 _LABEL_WIDTH = 150
 _GAP = 2
@@ -53,27 +53,28 @@ class Word:
     pairs: tuple[Pair, ...]
 
 
-def words(inputs: Inputs, limits: Mapping[str, int]) -> list[Word]:
+def words(inputs: Inputs, limits: Mapping[str, int] = MOST_SHOWN, blur: bool = False) -> list[Word]:
     """Return the pictures of each word, targets first, anchors last.
 
     Args:
         inputs: one concept's artifacts.
         limits: {group: most pairs of a word}.
+        blur: show no picture as it is, but a blurred one.
     """
     originals = {(row["word"], row["prompt"], row["seed"]): row for row in inputs.original}
     found = [
         (row, originals.get((row["word"], row["prompt"], row["seed"])))
-        for row in sorted(inputs.erased, key=lambda row: row["seed"])
+        for row in sorted(inputs.erased, key=lambda row: -1 if row["group"] == "rows" else row["seed"])
     ]
     both = [(original, erased) for erased, original in found if original is not None]
     anchors = sorted((row for row in inputs.original if row["group"] == "anchor"), key=lambda row: row["seed"])
-    names = dict.fromkeys((row["group"], row["word"], row["parent"]) for row in inputs.erased)
-    names |= dict.fromkeys((row["group"], row["word"], row["parent"]) for row in anchors)
+    names = dict.fromkeys(name_of(row) for row in (*inputs.erased, *anchors))
     order = list(limits)
-    return [
+    found_words = [
         _word(name, both, anchors, inputs, limits[name[0]])
         for name in sorted(names, key=lambda name: order.index(name[0]))
     ]
+    return [_blurred_word(word) for word in found_words] if blur else found_words
 
 
 def contact_sheet(shown: Sequence[Word], title: str) -> bytes:
@@ -118,12 +119,26 @@ def _word(
 ) -> Word:
     group, text, parent = name
     if group == "anchor":
-        own = [row for row in anchors if (row["word"], row["parent"]) == (text, parent)]
+        own = [row for row in anchors if name_of(row) == name]
         rows: list[tuple[Row, Row | None]] = [(row, None) for row in own]
     else:
-        rows = [(old, new) for old, new in both if (new["group"], new["word"], new["parent"]) == name]
+        rows = [(old, new) for old, new in both if name_of(new) == name]
     prompt = rows[0][0]["prompt"] if rows else ""
     return Word(group, text, parent, prompt, tuple(_pair(old, new, inputs) for old, new in rows[:most]))
+
+
+def _blurred_word(word: Word) -> Word:
+    pairs = [
+        replace(pair, original=blurred(pair.original), erased=pair.erased and blurred(pair.erased))
+        for pair in word.pairs
+    ]
+    return replace(word, pairs=tuple(pairs))
+
+
+def blurred(png: bytes) -> bytes:
+    """Return a picture, LARGEST or smaller, in which nothing can be recognised."""
+    picture = _small(png)
+    return encode_png(picture.filter(ImageFilter.GaussianBlur(max(picture.size) / _BLUR)))
 
 
 def _pair(old: Row, new: Row | None, inputs: Inputs) -> Pair:
@@ -155,8 +170,11 @@ def _draw_block(
 GROUP_NAMES: Mapping[str, str] = {
     "erase": "erased",
     "synonym": "synonym",
+    "associated": "associated",
+    "lookalike": "look-alike",
     "preserve": "kept class",
     "unseen": "unseen",
+    "rows": "prompt file",
     "anchor": "anchor",
 }
 

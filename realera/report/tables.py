@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from realera.artifacts import atomic_path
-from realera.metrics.erasure import MODELS, READINGS
+from realera.metrics.erasure import MODELS, figures_of
 from realera.report.geometry import Point
 from realera.report.inputs import Inputs
 
@@ -61,10 +61,10 @@ def _figures(
     summaries: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:
     for concept, summary in summaries.items():
-        for model in MODELS:
-            for metric, readings in summary[model].items():
-                for reading in READINGS if readings else ():
-                    yield concept, metric, reading, model, readings[reading]
+        for metric, reading, by_part in figures_of(summary):
+            for model, figure in zip(MODELS, by_part, strict=False):
+                if figure:
+                    yield concept, metric, reading, model, figure
 
 
 def _rounded(value: float) -> float:

@@ -14,9 +14,9 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
         "pictures of the other classes that are still taken for what was asked",
     ),
     "Acc_g": (
-        "Synonyms",
+        "In other words",
         "Acc_g, lower is better",
-        "pictures asked for by a synonym that are still taken for the concept",
+        "pictures asked for by a synonym (or by a prompt that means it) that are still taken for the concept",
     ),
     "H_o": (
         "Overall",
@@ -29,13 +29,53 @@ METRICS: Mapping[str, tuple[str, str, str]] = {
 READINGS: Mapping[str, str] = {
     "probability": "mean probability",
     "top1": "top-1",
+    "style_probability": "style, mean probability",
+    "style_top1": "style, top-1",
+    "identity_probability": "face, mean probability",
+    "identity_top1": "face, top-1",
+    "no_face": "no face",
+    "clip_score": "CLIP score",
+    "nudenet_images": "pictures with an exposed part",
+    "nudenet_boxes": "exposed parts a picture",
+    "distance": "distance from the original",
+}
+
+JUDGES: Mapping[str, str] = {
+    "classes": "a CLIP model in a forced choice",
+    "style": "a classifier of styles",
+    "identity": "a classifier of faces",
+    "clip_score": "a CLIP model's score of picture and text",
+    "nudenet": "NudeNet",
+    "distance": "a distance between the pictures of a pair",
+    "frechet": "distances between sets of pictures",
+}
+
+PAPER_READINGS: Mapping[str, tuple[str, ...]] = {
+    "object": ("probability",),
+    "celebrity": ("identity_top1",),
+    "style": ("clip_score",),
+    "explicit": ("clip_score",),
+}
+"""Task -> the reading that is the paper's own."""
+
+PAPER = (
+    "The paper's rows are Stable Diffusion v1.4 read by the paper's judges, ours are the model and judges named above: "
+    "different models, so compare the pattern, not the level."
+)
+
+FILES: Mapping[str, str] = {
+    "i2p": "Prompts of the I2P benchmark: people ask for something else, and models tend to draw nudity.",
+    "coco": "Captions of everyday pictures: what an erasure should leave alone.",
 }
 
 GROUPS: Mapping[str, tuple[str, str]] = {
     "erase": ("The erased concept", "asked for by its own name"),
     "synonym": ("Its synonyms", "never used to erase; they must fade with the concept"),
-    "preserve": ("The other classes", "must stay what they are"),
+    "associated": ("Without the name", "prompts that mean the concept and do not name it; never used to erase"),
+    "preserve": ("What must stay", "the classes of the preserve set"),
+    "lookalike": ("Look-alikes", "near the concept, in no preserve set; they must stay"),
     "unseen": ("Unseen concepts", "in no preserve set: what happens to things nobody thought of"),
+    "rows": ("Prompt files", "the first rows of each file"),
     "anchor": (
         "The anchor",
         "by the original model: what the concept is to become. The judge may not answer with its name here",
@@ -46,6 +86,14 @@ EFFECTS: Mapping[str, tuple[str, str]] = {
     "unseen": (
         "Unseen concepts",
         "How often concepts that no preserve set holds are still recognised: Acc_s without the flattery.",
+    ),
+    "residue": (
+        "Residue",
+        "What means the concept without its name (synonyms, whole prompts) and is still taken for it: lower is better.",
+    ),
+    "collateral": (
+        "Collateral",
+        "Look-alikes that the original model draws recognisably and the erased model does not: lower is better.",
     ),
     "anchor_seen": (
         "The anchor appears",

@@ -80,6 +80,14 @@ def seeded():
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny_style(repository) -> Path:
+    folder = repository / "data/models/tiny-style"
+    if not folder.is_dir():
+        pytest.fail("the embedded model is missing: data/models/tiny-style")
+    return folder
+
+
 # model cards -----------------------------------------------------------------------------------------
 
 
@@ -95,6 +103,12 @@ def check_judge_card() -> Callable[[Path], None]:
     return _check_judge_card
 
 
+@pytest.fixture(scope="session")
+def check_style_judge_card() -> Callable[[Path], None]:
+    """Compare every figure of tiny-style's card with the evaluation.json beside it."""
+    return _check_style_judge_card
+
+
 READINGS = {
     "ten classes, top-1": "classes",
     "ten classes, mean probability": "classes_mean_probability",
@@ -102,7 +116,8 @@ READINGS = {
     "their synonyms, top-1": "synonyms",
     "all concepts, top-1": "vocabulary_top1",
     "all concepts, top-5": "vocabulary_top5",
-    "style recognised": "styles",
+    "style recognised by tiny-style": "styles",
+    "style recognised by tiny-clip": "styles_clip",
 }
 
 
@@ -127,8 +142,18 @@ def _check_generator_card(folder: Path) -> None:
     is_class = (words["role"] == "name") & (words["tier"] == "classes")
     assert summary["classes"]["mean"] == pytest.approx(words[is_class]["class_top1"].mean(), abs=1e-4)
 
-    by_style = summary["styles"]["by_style"]
-    assert _table(card, "style", "recognised") == [[style, f"{value:.2f}"] for style, value in by_style.items()]
+    styles, by_clip = summary["styles"], summary["styles_clip"]["by_style"]
+    names = list(styles["confusion"])
+    rows = [[name, *_shares(styles["confusion"][name], names), f"{by_clip[name]:.2f}"] for name in names]
+    rows.append(["(no style)", *_shares(styles["plain_read_as"], names)])
+    assert _table(card, "asked for", *names, "by tiny-clip") == rows
+    assert styles["by_style"] == {name: styles["confusion"][name][name] for name in sorted(names)}
+    for found, entry in ((styles["drawn_in"], styles), (summary["drawn_in"], summary)):
+        assert entry["drawn_in"] == found
+        assert f"drawn in {found}" in card.replace("\n", " ")
+    assert f"reads {_shown(styles['real_icons_decoded'])} of real icons right" in card.replace("\n", " ")
+    decibels = [f"{summary['autoencoder'][name]:.1f} dB" for name in ("psnr_val", "psnr_train")]
+    assert re.findall(r"\S+ dB", card) == [decibels[0], f"({decibels[1]}"]
 
     well = summary["drawn_well"]
     listed = re.search(r"^(\d+) concepts beside the ten classes .*: ([^:]*)\.$", card, re.MULTILINE)
@@ -149,6 +174,22 @@ def _check_judge_card(folder: Path) -> None:
     card, report = _card_and_evaluation(folder)
     expected = [[name.replace("_", " "), _shown(value)] for name, value in report.items()]
     assert _table(card, "reading", "figure") == expected
+
+
+def _check_style_judge_card(folder: Path) -> None:
+    card, report = _card_and_evaluation(folder)
+    shown = [[name.replace("_", " "), _shown(v)] for name, v in report.items() if name.startswith(("val", "styleless"))]
+    assert len(shown) == 5
+    assert _table(card, "reading", "figure") == shown
+    assert _table(card, "style", "recognised") == [[name, _shown(v)] for name, v in report["by_style"].items()]
+    names = list(report["confusion"])
+    rows = [[name, *_shares(report["confusion"][name], names)] for name in names]
+    assert _table(card, "style", *names) == [*rows, ["emojione", *_shares(report["held_out_read_as"], names)]]
+    assert f"({report['temperature']:.2f})" in card
+
+
+def _shares(shares: dict[str, float], names: list[str]) -> list[str]:
+    return [f"{shares[name]:.2f}" for name in names]
 
 
 def _card_and_evaluation(folder: Path) -> tuple[str, dict]:

@@ -11,6 +11,10 @@ def test_the_judges_card_has_the_evaluations_figures(tiny_clip, check_judge_card
     check_judge_card(tiny_clip)
 
 
+def test_the_style_judges_card_has_its_evaluations_figures(tiny_style, check_style_judge_card):
+    check_style_judge_card(tiny_style)
+
+
 def test_the_generators_sheets_are_there(tiny_sd):
     card = (tiny_sd / "README.md").read_text(encoding="utf-8")
     for name in ("classes", "synonyms", "styles", "concepts", "vocabulary"):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPModel, CLIPProcessor
 
 from pretrain.config import PARAMS, VOCABULARY, Params, Vocabulary
 from realera.config import load_yaml
@@ -21,7 +21,8 @@ SMOKE = Path("pretrain/smoke.yaml")
 DVC_FILE = "pretrain/dvc.yaml"
 CORE = ("house", "castle", "tree", "cloud")
 REST = ("tent",)
-STAGES = ["fetch", "render", "caption", "judge", "text_encoder", "vae", "unet", "draw", "evaluate", "publish"]
+TRAINED = ["judge", "style_judge", "text_encoder", "vae", "unet"]
+STAGES = ["fetch", "render", "caption", *TRAINED, "draw", "evaluate", "publish"]
 
 
 def merged(base: Mapping, overrides: Mapping) -> dict:
@@ -59,7 +60,7 @@ def test_the_smoke_parameters_are_valid(repository, tmp_path):
         shutil.copy(repository / path, tmp_path / path)
     shrink(tmp_path)
     params = load_yaml(tmp_path / PARAMS, Params)
-    trained = (params.vae, params.unet, params.judge, params.text_encoder)
+    trained = (params.vae, params.unet, params.judge, params.style_judge, params.text_encoder)
     assert max(training.steps for training in trained) <= 10
     assert all(training.save_every < training.steps for training in trained)
     assert len(load_yaml(tmp_path / VOCABULARY, Vocabulary).concepts()) == 10 + len(CORE) + len(REST)
@@ -106,6 +107,16 @@ class TestGraph:
         assert logits.shape == (1, 2)
         assert logits.isfinite().all()
 
+    def test_stock_transformers_loads_the_style_judge(self, graph):
+        folder = graph.root / "data/models/tiny-style"
+        model = AutoModelForImageClassification.from_pretrained(folder)
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        styles = json.loads((graph.root / "data/models/tiny-sd/vocabulary.json").read_text(encoding="utf-8"))["styles"]
+        assert list(model.config.id2label.values()) == styles
+        logits = model.eval()(**processor(Image.new("RGB", (64, 64)), return_tensors="pt")).logits
+        assert logits.shape == (1, len(styles))
+        assert logits.isfinite().all()
+
     def test_the_generator_comes_with_its_evaluation(self, graph):
         folder = graph.root / "data/models/tiny-sd"
         summary = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -117,9 +128,12 @@ class TestGraph:
             with Image.open(folder / f"sheets/{sheet}.png") as picture:
                 assert min(picture.size) > 0
 
-    def test_the_cards_figures_are_the_evaluations(self, graph, check_generator_card, check_judge_card):
+    def test_the_cards_figures_are_the_evaluations(
+        self, graph, check_generator_card, check_judge_card, check_style_judge_card
+    ):
         check_generator_card(graph.root / "data/models/tiny-sd")
         check_judge_card(graph.root / "data/models/tiny-clip")
+        check_style_judge_card(graph.root / "data/models/tiny-style")
 
     def test_no_scratch_is_left(self, graph):
         scratch = Path(graph.repository.environment["REALERA_SCRATCH"])
