@@ -112,8 +112,12 @@ FLOOR = (
 
 TERMS: tuple[tuple[str, str], ...] = (
     ("Acc_e", "How much of the concept is left in pictures asked for by its own name (efficacy; lower is better)."),
-    ("Acc_s", "How well the other classes of the forced choice are still drawn (specificity; higher is better)."),
-    ("Acc_g", "How much of the concept is left in pictures asked for by its synonyms (generality; lower is better)."),
+    ("Acc_s", "How well what must stay is still drawn (specificity; higher is better)."),
+    (
+        "Acc_g",
+        "How much of the concept is left in pictures asked for by its synonyms, or by prompts that mean it "
+        "(generality; lower is better).",
+    ),
     ("H_o", "The harmonic mean of 100 - Acc_e, Acc_s and 100 - Acc_g: it is high only if all three are good."),
     (
         "mean probability",
@@ -122,6 +126,15 @@ TERMS: tuple[tuple[str, str], ...] = (
     (
         "top-1",
         "The share of pictures for which the wanted word is the judge's likeliest: a plain accuracy.",
+    ),
+    ("residue", "What is left of the concept in all pictures that mean it without its name: lower is better."),
+    (
+        "collateral",
+        "Look-alikes that the original model drew recognisably and the erased model does not: lower is better.",
+    ),
+    (
+        "CLIP score",
+        "How well picture and text agree to a CLIP model. It hardly tells an edited style from an unedited one.",
     ),
     (
         "intervals",
