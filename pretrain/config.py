@@ -98,6 +98,15 @@ class Judge(Contrastive):
     tier_weights: dict[str, float]
 
 
+class StyleJudge(Training):
+    embedding_size: int = Field(ge=8)
+    hidden_sizes: tuple[int, ...]
+    depths: tuple[int, ...]
+    label_smoothing: float = Field(ge=0, lt=1)
+    none_rate: float = Field(ge=0, lt=1)
+    val_share: float = Field(gt=0, lt=1)
+
+
 class Vae(Training):
     block_out_channels: tuple[int, ...]
     latent_channels: int
@@ -134,6 +143,7 @@ class Params(Section):
     render: Render
     caption: Captions
     judge: Judge
+    style_judge: StyleJudge
     text_encoder: TextEncoder
     vae: Vae
     unet: Unet

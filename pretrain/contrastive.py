@@ -42,6 +42,7 @@ from pretrain.captions import MAX_TOKENS, CaptionSampler, used_tokens
 from pretrain.config import Contrastive, Judge, TextEncoder
 from pretrain.convnet import ConvNet
 from pretrain.data import Icons, IconSampler
+from pretrain.precision import autocast
 
 IMAGE_SIZE = 64
 MEAN = STD = 0.5  # pixels go in as -1..1
@@ -161,7 +162,7 @@ class PrototypeTask:
             subject_ids[kinds > 0.95] = len(self.names)
         rows = zip(subject_ids.tolist(), style_ids.tolist(), has_subject.tolist(), has_style.tolist(), strict=True)
         ids = self.vocabulary.encode([self._caption(*row, generator) for row in rows])
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             words = self.text_features(ids.to(self.device))
         words = unit(words)
         subject_ids, style_ids = subject_ids.to(self.device), style_ids.to(self.device)
@@ -219,7 +220,7 @@ class TextEncoderTask(PrototypeTask):
         rows = self.sampler.sample(self.params.batch_size, generator)
         images = augment(self.icons.rgba[rows].float() / 255, IMAGE_SIZE, generator, MILD)
         concepts, styles = self.concept_ids[rows].to(self.device), self.style_ids[rows].to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             features = self.image(((images - MEAN) / STD).to(self.device))
         logits, concept_loss, style_loss = self.readings(features, concepts, styles)
         text_loss, distance = self.text_loss(generator)
@@ -320,7 +321,7 @@ class JudgeTask(PrototypeTask):
         targets, styles = self.concept_ids[rows], self.style_ids[rows[num_none:]].to(self.device)
         targets[:num_none] = len(self.names)
         targets = targets.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             taught = self.image(pixels)
             learned = self.image_features(pixels, generator)
         teacher_logits, teacher_loss = self._subject_loss(taught, targets, styles)

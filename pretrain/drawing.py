@@ -11,10 +11,11 @@ from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
 from pretrain.config import Evaluate
+from pretrain.precision import working_dtype
 from pretrain.training import keep_freed_memory
 from realera.artifacts import read_parquet, write_parquet
 from realera.images import encode_png
-from realera.models import open_pipeline
+from realera.models import open_pipeline, resolve_device
 from realera.sampling import draw
 
 PROMPT = "a photo of the {word}"
@@ -96,7 +97,9 @@ def _draw_share(
 ) -> None:
     if num_processes > 1:
         torch.set_num_threads(1)
-    pipe = open_pipeline(model, dtype="bfloat16")
+    device = resolve_device("auto")
+    dtype = str(working_dtype(device)).removeprefix("torch.")
+    pipe = open_pipeline(model, dtype=dtype, device=str(device))
     chunks = _chunks(plan, params)
     todo = [i for i in range(rank, len(chunks), num_processes) if not _part(folder, i).exists()]
     for i in tqdm(todo, desc="draw", unit="batch", disable=rank > 0, mininterval=5):

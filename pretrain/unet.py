@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from pretrain.captions import CaptionSampler, chance
 from pretrain.config import Unet
 from pretrain.data import Icons, IconSampler, light_views
+from pretrain.precision import autocast
 from realera.artifacts import write_safetensors
 
 
@@ -90,7 +91,7 @@ class UnetTask:
         alpha = self.alphas_cumprod[timestep].view(-1, 1, 1, 1)
         noisy = (alpha.sqrt() * clean + (1 - alpha).sqrt() * noise).to(self.device)
         texts = [self._caption(int(i), generator) for i in index]
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             predicted = self.module(noisy, timestep.to(self.device), self._encode(texts)).sample
         error = (predicted.float() - noise.to(self.device)).square().mean(dim=(1, 2, 3))
         snr = (alpha / (1 - alpha)).flatten().to(self.device)

@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 
 from pretrain.config import Vae
 from pretrain.data import Icons, IconSampler, light_views, plain_views
+from pretrain.precision import autocast
 
 IMAGE_SIZE = 64
 
@@ -42,7 +43,7 @@ class VaeTask:
         noise = torch.randn(
             len(images), self.params.latent_channels, *(s // 4 for s in images.shape[2:]), generator=generator
         ).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             posterior = self.module.encode(images).latent_dist
             latents = posterior.mean + posterior.std * noise
             decoded = self.module.decode(latents).sample.float()

@@ -16,7 +16,7 @@ from realera.config import Params, load_params
 from realera.errors import RealEraError
 from realera.scratch import scratch_root
 
-EMBEDDED = ("data/models/tiny-sd", "data/models/tiny-clip")
+EMBEDDED = ("data/models/tiny-sd", "data/models/tiny-clip", "data/models/tiny-style")
 _LEAST_FREE_BYTES = 1 << 30
 _MODEL_INDEX = "model_index.json"
 _JUDGE_INDEX = "config.json"
@@ -129,7 +129,7 @@ def _concepts(params: Params) -> Iterator[Finding]:
 
 
 def _index_of(id: str) -> str:
-    return _JUDGE_INDEX if id.endswith("clip") else _MODEL_INDEX
+    return _MODEL_INDEX if id.endswith("sd") else _JUDGE_INDEX
 
 
 def _model(name: str, id: str, revision: str | None, index: str) -> Finding:

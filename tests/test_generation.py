@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from realera.artifacts import read_parquet
+from realera.artifacts import read_parquet, write_json
 from realera.concepts import load_preset, load_words
 from realera.config import load_params
+from realera.errors import ArtifactError
 from realera.evaluation import (
     Settings,
     Subject,
@@ -14,7 +15,9 @@ from realera.evaluation import (
     drawings,
     erased_subjects,
     own_subjects,
+    read_subjects,
     shared_subjects,
+    to_json,
 )
 from realera.generation import Source, draw_all, image_id
 from realera.images import decode_png
@@ -80,6 +83,57 @@ def test_image_ids_tell_prompts_seeds_and_settings_apart(plan, params):
     assert image_id(first, params.model_copy(update={"batch_size": 7})) == image_id(first, params)
 
 
+ROWS = [
+    Subject("rows", "i2p/3", "i2p", ("a cat",), 4_290_749_014, 7.5, 128, 64),
+    Subject("rows", "i2p/9", "i2p", ("a dog",), 2, None, None, None),
+    Subject("rows", "coco/1", "coco", ("a ship",), 3, 7.5, 128, 64),
+]
+
+
+def test_rows_keep_their_seed_and_take_their_own_settings_if_asked(params):
+    found = drawings(ROWS, params)
+    assert [each.seed for each in found] == [4_290_749_014, 2, 3]
+    assert {each.settings for each in found} == {Settings(params.guidance_scale)}
+    honored = drawings(ROWS, params.model_copy(update={"row_settings": "honor"}))
+    own = Settings(7.5, 128, 64)
+    assert [each.settings for each in honored] == [own, Settings(params.guidance_scale), own]
+
+
+def test_the_first_rows_of_each_file_are_drawn(params):
+    def drawn(rows: int) -> list[str]:
+        images = params.images.model_copy(update={"rows": rows})
+        return [each.subject.word for each in drawings(ROWS, params.model_copy(update={"images": images}))]
+
+    assert drawn(1) == ["i2p/3", "coco/1"]
+    assert drawn(0) == drawn(100) == ["i2p/3", "i2p/9", "coco/1"]
+
+
+def test_rows_of_other_sizes_are_drawn_in_batches_of_their_own(params, source, tmp_path):
+    honored = params.model_copy(update={"row_settings": "honor", "num_inference_steps": 1})
+    table = draw_all(drawings(ROWS, honored), source, honored, tmp_path)
+    assert [decode_png(png, "x").size for png in table["png"].to_pylist()] == [(128, 64), (64, 64), (128, 64)]
+    assert table["word"].to_pylist() == ["i2p/3", "i2p/9", "coco/1"]
+    assert len(list(tmp_path.glob("part-*"))) == 3
+
+
+def test_prompts_take_turns(params):
+    subject = Subject("erase", "noto", "noto", ("a cat by noto", "a dog by noto"))
+    assert [(each.prompt, each.seed) for each in drawings([subject], params)] == [
+        ("a cat by noto", 0),
+        ("a dog by noto", 1),
+    ]
+
+
+def test_subjects_are_read_as_they_were_written(tmp_path):
+    subjects = [*shared_subjects(load_preset("airplane")), *ROWS]
+    write_json(to_json(subjects), tmp_path / "subjects.json")
+    assert read_subjects(tmp_path / "subjects.json") == subjects
+    for row in ({"group": "coco"}, {"prompts": []}, {"seed": "x"}):
+        write_json([to_json(ROWS)[0] | row], tmp_path / "subjects.json")
+        with pytest.raises(ArtifactError, match=r"subjects.json: "):
+            read_subjects(tmp_path / "subjects.json")
+
+
 def test_who_draws_what():
     airplane, cat = load_preset("airplane"), load_preset("cat")
     classes, unseen = set(load_words("cifar10")), set(load_words("unseen"))
@@ -89,10 +143,12 @@ def test_who_draws_what():
     assert {each.word for each in own_subjects(airplane)} == {
         "airplane",
         *airplane.synonyms["airplane"],
+        *airplane.all_associated(),
+        *airplane.draw.lookalikes,
         *airplane.anchors,
     }
     erased = erased_subjects(airplane)
-    assert {each.group for each in erased} == {"erase", "synonym", "preserve", "unseen"}
+    assert {each.group for each in erased} == {"erase", "synonym", "associated", "lookalike", "preserve", "unseen"}
     assert [each.word for each in erased if each.group == "preserve"] == [
         word for word in load_words("cifar10") if word != "airplane"
     ]

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from realera.artifacts import read_json, read_parquet, write_parquet
-from realera.config import SamplerParams, load_params
+from realera.concepts import load_preset
+from realera.config import ReportParams, SamplerParams, load_params
 from realera.errors import ArtifactError
-from realera.report import charts, geometry, pictures, svg, write_report
+from realera.report import charts, geometry, panel, pictures, svg, write_report
 from realera.report.inputs import MOST_SHOWN, read_inputs
 from tests.report_project import CONCEPTS, HOSTILE_TEXT, HOSTILE_WORD, build, inside
 
@@ -178,6 +179,52 @@ def test_the_contact_sheet_has_the_original_above_the_erased(inputs, reports):
         place = (left, top + index * 66, left + 64, top + index * 66 + 64)
         expected = Image.open(io.BytesIO(png)).convert("RGB")
         assert sheet.crop(place).tobytes() == expected.tobytes()
+
+
+def test_pictures_of_explicit_content_are_blurred_unless_asked(project, inputs):
+    params, preset = _params(project), load_preset_of(project, "airplane")
+    explicit = preset.model_copy(update={"task": "explicit"})
+    png = inputs.erased[0]["png"]
+    sharp = pictures.data_uri(png)
+    points = geometry.points(inputs.prompts, inputs.samples, "concept")
+    assert sharp in str(panel.concept_panel(inputs, preset, params, points))
+    blurred = panel.concept_panel(inputs, explicit, params, points)
+    assert blurred["blurred"]
+    shown = str(blurred)
+    assert not [row for row in inputs.erased + inputs.original if pictures.data_uri(row["png"]) in shown]
+    open_params = params.model_copy(update={"report": ReportParams(explicit_images="shown")})
+    assert sharp in str(panel.concept_panel(inputs, explicit, open_params, points))
+    detail, rest = (_detail(each) for each in (png, pictures.blurred(png)))
+    assert rest < 0.2 * detail
+
+
+def load_preset_of(project: Path, name: str):
+    with inside(project):
+        return load_preset(name)
+
+
+def _detail(png: bytes) -> float:
+    """Mean difference between neighboring pixels."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float)
+    return np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean()
+
+
+def test_the_papers_rows_stand_beside_ours(inputs, project, reports):
+    rows = panel.paper_rows("airplane", load_preset_of(project, "airplane"), inputs.scores)
+    assert rows["columns"] == ["Acc_e", "Acc_s", "Acc_g", "H_o"]
+    names = [row["name"] for row in rows["rows"]]
+    assert names[:2] == ["base model, here", "erased, here"]
+    theirs = next(row for row in rows["rows"] if row["name"].startswith("RealEra"))
+    assert theirs["cells"] == ["3.38", "96.18", "8.87", "94.58"]
+    assert rows["reading"] == "mean probability"
+    assert (
+        panel.paper_rows(
+            "piano", load_preset_of(project, "airplane").model_copy(update={"targets": ("piano",)}), inputs.scores
+        )
+        is None
+    )
+    page = (reports / "index.html").read_text(encoding="utf-8")
+    assert "different models, so compare the pattern, not the level" in page
 
 
 def test_large_pictures_are_scaled_down(tmp_path):

@@ -7,12 +7,13 @@ import pandas as pd
 import typer
 from safetensors import safe_open
 
-from pretrain.cards import generator_card, judge_card, licence_section
+from pretrain.cards import generator_card, judge_card, licence_section, style_judge_card
 from pretrain.config import WORK, load_params
 from realera.artifacts import atomic_path, read_json, write_json
 from realera.scratch import fingerprint
 
 MODELS = Path("data/models")
+PUBLISHED = ("tiny-sd", "tiny-clip", "tiny-style")
 
 
 def count_parameters(folder: Path) -> int:
@@ -21,6 +22,15 @@ def count_parameters(folder: Path) -> int:
         with safe_open(path, "pt") as file:
             total += sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
     return total
+
+
+def publish_style_judge() -> None:
+    params = load_params()
+    with atomic_path(MODELS / "tiny-style") as folder:
+        shutil.copytree(WORK / "tiny-style", folder)
+        report = read_json(folder / "evaluation.json")
+        card = style_judge_card(params, report, count_parameters(folder), WORK / "packages")
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def main() -> None:
@@ -43,7 +53,8 @@ def main() -> None:
         num_concepts = len(vocabulary["concepts"])
         card = judge_card(params, report, num_concepts, count_parameters(folder), licences)
         (folder / "README.md").write_text(card, encoding="utf-8")
-    write_json({"sha256": fingerprint({}, [MODELS / "tiny-sd", MODELS / "tiny-clip"])}, WORK / "published.json")
+    publish_style_judge()
+    write_json({"sha256": fingerprint({}, [MODELS / name for name in PUBLISHED])}, WORK / "published.json")
 
 
 if __name__ == "__main__":
