@@ -10,8 +10,7 @@ draw the same prompt from the same seed. `realera.metrics.estimates` says how in
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,32 +19,16 @@ import pyarrow as pa
 from realera.concepts import Preset
 from realera.config import ScoreParams
 from realera.errors import ArtifactError
+from realera.metrics.answers import Answers, Metric
 from realera.metrics.body_parts import count_parts
 from realera.metrics.estimates import DIFFERENCE, MODELS, Estimate, combine, estimate, figure, joined, render
 from realera.metrics.raw import KEPT_GROUPS
-from realera.metrics.readings import OF_JUDGE, READINGS, SHARES, shown
+from realera.metrics.readings import READINGS, SHARES, shown
 from realera.metrics.statistics import mean_interval
 
 __all__ = ["MODELS", "as_text", "average", "h_o", "summarize"]
 
 H_O_TERMS = ("Acc_e", "Acc_s", "Acc_g")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Which images a metric reads, and for which word.
-
-    Attributes:
-        groups: of the images.
-        choice: the forced choice that they are judged in.
-        asks_for_anchor: read for the anchor, not for the image's own word.
-        is_loss: 100 - the reading, of images that the base model drew recognisably.
-    """
-
-    groups: tuple[str, ...]
-    choice: str
-    asks_for_anchor: bool = False
-    is_loss: bool = False
 
 
 METRICS: Mapping[str, Metric] = {
@@ -71,10 +54,6 @@ ROWS = "rows_"
 _DETAILED = ("Acc_e", "Acc_s", "Acc_g", "associated", "unseen", "lookalike")
 _MORE_DETAILS = {"associated": Metric(("associated",), "classes"), "lookalike": Metric(("lookalike",), "lookalikes")}
 _ON_SHARED_IMAGES = ("Acc_s", "unseen")
-
-Rows = list[dict[str, Any]]
-Answers = dict[str, dict[str, dict[str, Any]]]
-"""Model -> question -> row, for the images of one pair."""
 
 
 def h_o(acc_e: float, acc_s: float, acc_g: float | None = None) -> float:
@@ -110,7 +89,7 @@ def summarize(scores: pa.Table, params: ScoreParams, preset: Preset, floors: boo
     Raises:
         ArtifactError: an image is there twice, lacks its pair, or an anchor has no images.
     """
-    images = _Images(scores.to_pylist(), params, preset)
+    images = Answers(scores.to_pylist(), params, preset)
     estimates = _estimates(images)
     rendered = {name: render(value, params) for name, value in estimates.items()}
     names = (*H_O_TERMS, "H_o", *list(METRICS)[3:], *(name for name in estimates if name.startswith(ROWS)))
@@ -174,96 +153,6 @@ def figures_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Mapp
                 yield name, reading, figures
 
 
-class _Images:
-    """The raw rows, gathered by image; `pairs` joins what both models drew of one prompt and seed."""
-
-    def __init__(self, rows: Rows, params: ScoreParams, preset: Preset):
-        self.params, self.preset = params, preset
-        asked = {name for judge in preset.judged.by for name in OF_JUDGE[judge]}
-        self.readings = tuple(name for name in READINGS if name in asked)
-        self.labels = {row["metric"]: row["labels"] for row in rows if _is_choice(row["metric"])}
-        self._groups: dict[str, dict[tuple, Answers]] = defaultdict(dict)
-        for row in rows:
-            self._add(row)
-
-    def _add(self, row: dict[str, Any]) -> None:
-        key = tuple(row[name] for name in ("word", "parent", "prompt", "seed"))
-        answers = self._groups[row["group"]].setdefault(key, {}).setdefault(row["model"], {})
-        if row["metric"] in answers:
-            raise ArtifactError(f"scores: {_describe(row)}: found twice for the {row['model']} model")
-        answers[row["metric"]] = row
-
-    def of(self, groups: Iterable[str]) -> Iterator[Answers]:
-        """Yield the images of groups, in an order that the rows' order does not change."""
-        for group in groups:
-            for _, answers in sorted(self._groups.get(group, {}).items()):
-                yield answers
-
-    def pairs(self, groups: Iterable[str], question: str) -> Iterator[dict[str, dict[str, Any]]]:
-        """Yield {model: row} of the images that were asked a question.
-
-        Raises:
-            ArtifactError: one of a pair is missing.
-        """
-        for answers in self.of(groups):
-            rows = {model: answers[model][question] for model in MODELS if question in answers.get(model, {})}
-            for model in MODELS if rows else ():
-                if model not in rows:
-                    row = next(iter(rows.values()))
-                    raise ArtifactError(
-                        f"scores: {_describe(row)}: no image of the {model} model with this prompt and seed"
-                    )
-            if rows:
-                yield rows
-
-    def strata(self, metric: Metric, readings: Sequence[str], by: Sequence[str]) -> dict[tuple, np.ndarray]:
-        """Return values [image, model, reading] of the images in each stratum."""
-        questions = [READINGS[name].question or metric.choice for name in readings]
-        label = _label(metric, self.preset)
-        columns = [
-            self._column(metric, name, question, label, by) for name, question in zip(readings, questions, strict=True)
-        ]
-        keys = columns[0].keys() if columns else ()
-        return {key: np.stack([column[key] for column in columns], axis=-1) for key in keys}
-
-    def values_of(self, metric: Metric, readings: Sequence[str]) -> dict[tuple, np.ndarray]:
-        """Return `strata` by word; of a loss 1 - the values, where the base image is recognised.
-
-        The last reading of a loss tells what is recognised.
-        """
-        strata = self.strata(metric, readings, ("word", "parent"))
-        if not metric.is_loss:
-            return strata
-        kept = {key: 1 - values[values[:, 0, -1] == 1] for key, values in strata.items()}
-        return {key: values for key, values in kept.items() if len(values)}
-
-    def _column(
-        self, metric: Metric, name: str, question: str, label: Callable[[str], str], by: Sequence[str]
-    ) -> dict[tuple, np.ndarray]:
-        """Return one reading's values [image, model] in each stratum."""
-        found = defaultdict(list)
-        for rows in self.pairs(metric.groups, question):
-            row = rows["base"]
-            values = [READINGS[name].read(rows[m], label(row["parent"]), self.params) for m in MODELS]
-            found[tuple(row[key] for key in by)].append(values)
-        return {key: np.array(values) for key, values in found.items()}
-
-    def of_base(self, groups: Iterable[str], question: str) -> Iterator[dict[str, Any]]:
-        """Yield the base model's rows of a question."""
-        for answers in self.of(groups):
-            if question in answers.get("base", {}):
-                yield answers["base"][question]
-
-
-def _is_choice(question: str) -> bool:
-    return question in {metric.choice for metric in METRICS.values()}
-
-
-def _label(metric: Metric, preset: Preset) -> Callable[[str], str]:
-    """Return what gives, for an image's parent, the label that the metric asks about."""
-    return dict(preset.pairs()).__getitem__ if metric.asks_for_anchor else str
-
-
 def _metrics(preset: Preset) -> dict[str, Metric]:
     """Return the metrics of a preset: Acc_g is of associated prompts where there are no synonyms."""
     if preset.all_synonyms():
@@ -282,7 +171,7 @@ def _readings_for(name: str, metric: Metric, readings: Sequence[str]) -> list[li
     return [list(readings)]
 
 
-def _estimates(images: _Images) -> dict[str, Estimate]:
+def _estimates(images: Answers) -> dict[str, Estimate]:
     """Estimate every metric that has images."""
     found = {}
     for name, metric in _metrics(images.preset).items():
@@ -301,7 +190,7 @@ def _estimates(images: _Images) -> dict[str, Estimate]:
     return found
 
 
-def _of_prompt_files(images: _Images) -> dict[str, Estimate]:
+def _of_prompt_files(images: Answers) -> dict[str, Estimate]:
     """Estimate each prompt file: its rows are one stratum."""
     readings = [name for name in images.readings if READINGS[name].question in ("clip_score", "nudenet", "distance")]
     strata = images.strata(Metric(("rows",), ""), readings, ("parent",)) if readings else {}
@@ -316,11 +205,7 @@ def _harmonic(names: Sequence[str], values: Sequence[np.ndarray]) -> np.ndarray:
         return np.asarray(len(good) / sum(1 / value for value in good))
 
 
-def _describe(row: Mapping[str, Any]) -> str:
-    return f"{row['group']} {row['word']!r}, prompt {row['prompt']!r}, seed {row['seed']}"
-
-
-def _anchor_floor(images: _Images, target: str, anchor: str) -> dict[str, Any]:
+def _anchor_floor(images: Answers, target: str, anchor: str) -> dict[str, Any]:
     readings = [name for name in images.readings if READINGS[name].question is None]
     rows = [row for row in images.of_base(["anchor"], "classes") if (row["word"], row["parent"]) == (anchor, target)]
     if not rows:
@@ -330,7 +215,7 @@ def _anchor_floor(images: _Images, target: str, anchor: str) -> dict[str, Any]:
     return {"target": target, "anchor": anchor, **render(floor, images.params)["base"]}
 
 
-def _details(images: _Images, by: Sequence[str]) -> list[dict[str, Any]]:
+def _details(images: Answers, by: Sequence[str]) -> list[dict[str, Any]]:
     """Return the figures of each stratum of the groups that are judged by their own word."""
     details = []
     for metric in ({**METRICS, **_MORE_DETAILS}[name] for name in _DETAILED):
@@ -341,7 +226,7 @@ def _details(images: _Images, by: Sequence[str]) -> list[dict[str, Any]]:
     return details
 
 
-def _detections(images: _Images) -> dict[str, Any]:
+def _detections(images: Answers) -> dict[str, Any]:
     """Count exposed parts in each prompt file, and in what is asked for by the targets' names."""
     sources = defaultdict(list)
     for pair in images.pairs(("rows", "erase"), "nudenet"):
@@ -349,7 +234,7 @@ def _detections(images: _Images) -> dict[str, Any]:
     return {source: count_parts(pairs, images.params, source) for source, pairs in sources.items()}
 
 
-def _sets(images: _Images) -> dict[str, Any]:
+def _sets(images: Answers) -> dict[str, Any]:
     """Compare the sets of both models' images of what must stay."""
     sources: dict[str, list] = defaultdict(list)
     for pair in images.pairs(KEPT_GROUPS, "features"):
