@@ -9,7 +9,7 @@ CHOICES = {
     "erase": ("classes", "anchor"),
     "preserve": ("classes",),
     "synonym": ("classes", "anchor"),
-    "associated": ("classes",),
+    "associated": ("classes", "anchor"),
     "lookalike": ("lookalikes",),
     "unseen": ("unseen",),
     "anchor": ("classes",),
