@@ -20,6 +20,7 @@ from realera.errors import ArtifactError
 from realera.report import charts, geometry, panel, pictures, svg, write_report
 from realera.report.inputs import MOST_SHOWN, read_inputs
 from tests.report_project import CONCEPTS, HOSTILE_TEXT, HOSTILE_WORD, build, inside
+from tools import results
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,15 @@ def test_the_papers_rows_stand_beside_ours(inputs, project, reports):
     )
     page = (reports / "index.html").read_text(encoding="utf-8")
     assert "different models, so compare the pattern, not the level" in page
+
+
+def test_the_tables_of_results_have_no_figure_without_its_interval(project):
+    scores = {concept: read_json(project / "artifacts" / concept / "scores.json") for concept in CONCEPTS}
+    lines = [line for line in results.tables(scores).splitlines() if re.search(r"\d", line) and "mean of" not in line]
+    assert len(lines) == 2 * 3 + 2 * len(CONCEPTS)
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")][2:]
+        assert all(not cell or re.fullmatch(r"\S+ \[\S+, \S+\]", cell) for cell in cells), line
 
 
 def test_large_pictures_are_scaled_down(tmp_path):

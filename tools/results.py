@@ -1,0 +1,71 @@
+"""The tables of docs/results.md, from the scores of the last `dvc repro`.
+
+python tools/results.py airplane automobile bird --page docs/results.md
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from realera.artifacts import read_json
+from realera.console import one_line_errors
+from realera.metrics.erasure import PARTS, average
+from realera.metrics.readings import shown
+from realera.stage import artifact
+from tools.run_fullsize import put_into
+
+METRICS = ("Acc_e", "Acc_s", "Acc_g", "H_o", "unseen", "residue", "collateral", "anchor_seen")
+READINGS = ("probability", "top1")
+
+Scores = Mapping[str, Any]
+
+
+def main(
+    concepts: list[str],
+    page: Annotated[Path | None, typer.Option(help="A Markdown page whose tables are replaced.")] = None,
+) -> None:
+    """Print the mean of the concepts and each concept's figures after the erasure, with intervals."""
+    with one_line_errors():
+        scores = {concept: read_json(artifact(concept, "scores.json")) for concept in concepts}
+        text = tables(scores)
+        typer.echo(text)
+        if page is not None:
+            put_into(page, text)
+
+
+def tables(scores: Mapping[str, Scores]) -> str:
+    """Return both tables as Markdown."""
+    return "\n".join([*_mean(list(scores.values())), "", *_by_concept(scores)])
+
+
+def _mean(scores: Sequence[Scores]) -> Iterator[str]:
+    mean = average(scores)
+    yield from _header(f"mean of {len(scores)}")
+    for part in PARTS:
+        for reading in READINGS:
+            yield _row(part, mean[part], reading, "+" if part == "difference" else "")
+
+
+def _by_concept(scores: Mapping[str, Scores]) -> Iterator[str]:
+    yield from _header("concept → anchor", "floor")
+    for concept, each in scores.items():
+        for reading in READINGS:
+            name, floor = f"{concept} → {each['anchors'][0]}", shown(each["anchor_floor"][0][reading], reading)
+            yield f"{_row(name, each['erased'], reading)} {floor} |"
+
+
+def _header(first: str, *last: str) -> Iterator[str]:
+    names = [first, "reading", *METRICS, *last]
+    yield f"| {' | '.join(names)} |"
+    yield "|---" * len(names) + "|"
+
+
+def _row(name: str, metrics: Mapping[str, Any], reading: str, sign: str = "") -> str:
+    cells = [shown((metrics.get(metric) or {}).get(reading), reading, sign) for metric in METRICS]
+    return f"| {name} | {reading} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    typer.run(main)
