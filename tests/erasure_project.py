@@ -21,6 +21,7 @@ SCORES = {
         part: {"Acc_e": {"probability": FIGURE, "top1": FIGURE}, "Acc_g": None}
         for part in ("base", "erased", "difference")
     },
+    "readings": ["probability", "top1"],
     "confidence": 0.95,
 }
 

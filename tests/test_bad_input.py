@@ -360,7 +360,7 @@ def no_large_files():
 )
 def test_a_full_disk_names_the_file(refused, stage, name):
     if stage == "originals":
-        change_params("generate", images=dict.fromkeys(("erase", "preserve", "synonym", "unseen", "anchor"), 8))
+        change_params("generate", images=dict.fromkeys(ImageCounts.model_fields, 8))
         change_params("generate", batch_size=1)
     with no_large_files():
         said = refused(stage)
@@ -391,7 +391,7 @@ def test_an_interrupted_drawing_leaves_nothing_half_written_and_goes_on(
 ):
     """Only the stage gets the signal, as from a scheduler; at a terminal its processes get it as well."""
     place("images.parquet").unlink()
-    images = dict.fromkeys(("erase", "preserve", "synonym", "unseen", "anchor"), 40)
+    images = dict.fromkeys(ImageCounts.model_fields, 40)
     change_params("generate", num_processes=num_processes, batch_size=1, images=images)
     before = content(project)
     stage = start(repository, "generate", "erased", CONCEPT, start_new_session=True)

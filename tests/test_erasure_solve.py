@@ -179,7 +179,7 @@ def test_text_neighbors_are_the_nearest_words_that_nobody_judges(table, params, 
 
 
 def test_given_phrases_are_used(params):
-    preset = load_preset("airplane").model_copy(update={"neighbors": ("helicopter", "jet", "rocket")})
-    assert candidates(preset, ["fox"]) == ["helicopter", "rocket"]
+    preset = load_preset("airplane").model_copy(update={"neighbors": ("tractor", "jet", "balloon", "rocket")})
+    assert candidates(preset, ["fox"]) == ["tractor", "balloon"]  # a synonym and a look-alike are judged
     with pytest.raises(ConfigError, match="there are no phrases"):
         candidates(preset.model_copy(update={"neighbors": ("jet", "cat")}), [])

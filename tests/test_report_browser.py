@@ -125,7 +125,7 @@ def test_numbers_on_the_page_are_those_of_the_metrics(browser, page):
         return Array.from(document.querySelectorAll(".reading [data-model]"), (e) => [
           e.closest("[data-concept]").dataset.concept, e.closest(".reading").dataset.metric,
           e.closest(".reading").dataset.reading, e.dataset.model, e.textContent])""")
-    assert len(found) == (len(CONCEPTS) + 1) * 4 * 2 * 2
+    assert len(found) == (len(CONCEPTS) + 1) * 4 * 3 * 2  # cards, readings, models
     for *key, text in found:
         assert abs(metrics[".".join(key)] - float(text)) <= 0.0501, key
 
