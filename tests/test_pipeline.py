@@ -108,7 +108,7 @@ def test_what_runs_again_and_what_comes_from_the_run_cache(project):
     airplane = project.root / "data/concepts/airplane.yaml"
     text = airplane.read_text()
     airplane.write_text(text.replace("judged: {}", "judged: {by: [classes, clip_score, nudenet, distance]}"))
-    assert names(project.reproduce().ran) == ["report", "score"]  # no image is drawn again
+    assert names(project.reproduce().ran) == ["plan", "report", "score"]  # no image is drawn again
     scores = json.loads((project.root / "artifacts/airplane/scores.json").read_text())
     assert {"top1", "clip_score", "nudenet_boxes", "distance"} <= set(scores["readings"])
     airplane.write_text(text)
