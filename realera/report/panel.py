@@ -239,11 +239,8 @@ def paper_rows(concept: str, preset: Preset, scores: Mapping[str, Any]) -> dict[
         {"name": f"{title}, here", "cells": [_of_ours(scores[part], name, reading) for name in columns], "ours": True}
         for title, part in (("base model", "base"), ("erased", "erased"))
     ]
-    methods = dict.fromkeys((row.table, row.method) for row in found)
-    by_method = {(row.table, row.method, row.metric): row.value for row in found}
-    for table, method in methods:
-        values = [by_method.get((table, method, metric)) for metric in columns]
-        cells = ["" if value is None else f"{value:g}" for value in values]
+    for (table, method, _), values in paper.by_line(found).items():
+        cells = ["" if (value := values.get(metric)) is None else f"{value:g}" for metric in columns]
         rows.append({"name": f"{method} (paper, {table})", "cells": cells, "ours": False})
     return {"columns": columns, "rows": rows, "reading": words.READINGS.get(reading, reading)}
 
