@@ -13,9 +13,9 @@ from benchmarks.sizes import SPAN, default, prompt_table
 from benchmarks.timing import Section, Settings, Task, figure, in_turn, peak_mib, seconds
 from realera import seeds
 from realera.config import SamplerParams
-from realera.neighborhood import sample, thresholds
+from realera.neighborhood import sample, sample_blocks, thresholds
 from realera.prompt_table import PromptTable
-from realera.samples import SampleTable
+from realera.samples import SampleTable, write_blocks
 
 NUM_PROMPTS = 30
 AIM = 50.0
@@ -67,9 +67,9 @@ def floor(samples: SampleTable) -> None:
 
 
 def _mine(table: PromptTable, params: SamplerParams) -> None:
-    samples, _ = sample(table, params)
+    blocks = (samples for samples, _ in sample_blocks(table, params))
     with tempfile.TemporaryDirectory() as folder:
-        samples.write(Path(folder) / "samples.parquet")
+        write_blocks(blocks, Path(folder) / "samples.parquet")
 
 
 def _measure_loop(section: Section, settings: Settings, table: PromptTable, params: SamplerParams) -> None:

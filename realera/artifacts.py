@@ -3,13 +3,15 @@
 Equal bytes let DVC see that nothing changed, so that nothing downstream runs again.
 """
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,37 +28,57 @@ ROWS_PER_GROUP = 1024
 """Fixed, because the row groups decide the bytes of a Parquet file."""
 
 _HEADER_LENGTH_BYTES = 8
+_TEMPORARY_DIGITS = 8
 _CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; move it there when the block succeeds.
+    """Yield a temporary path of the same name; move it to `path` when the block succeeds.
 
-    The block makes a file or a folder at the yielded path, which keeps the suffix of
-    `path`. What stood at `path` before is replaced, and is untouched if the block fails.
+    The block makes a file or a folder at the yielded path, which lies in a folder of its own
+    beside `path`. What stood at `path` before is replaced, and is untouched if the block fails.
+    What a killed process has left of an earlier try is removed.
 
     Raises:
         ArtifactError: the block wrote nothing, or could not write, for instance on a full disk.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
+    folder = path.with_name(f".tmp-{uuid.uuid4().hex[:_TEMPORARY_DIGITS]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _replace(temporary, path)
+        _remove_left_behind(path)
+        with _locked(folder):
+            yield folder / path.name
+            _replace(folder / path.name, path)
     except (OSError, ArtifactError) as error:
-        _remove(temporary)
-        raise _as_artifact_error(error, temporary, path) from error
-    except BaseException:
-        _remove(temporary)
-        raise
+        raise _as_artifact_error(error, folder, path) from error
 
 
 def write_parquet(table: pa.Table, path: str | Path) -> None:
     """Write a table; equal tables give equal bytes."""
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, row_group_size=ROWS_PER_GROUP, compression="zstd")
+    write_parquet_blocks([table], path)
+
+
+def write_parquet_blocks(blocks: Iterable[pa.Table], path: str | Path) -> None:
+    """Write tables of one schema, at least one, as one table; its bytes don't depend on where it was cut."""
+    with atomic_path(path) as temporary, ExitStack() as stack:
+        writer, rest = None, None
+        for block in blocks:
+            if writer is None:
+                writer = stack.enter_context(_parquet_writer(temporary, block.schema))
+            rest = block if rest is None else pa.concat_tables([rest, block])
+            whole = rest.num_rows // ROWS_PER_GROUP * ROWS_PER_GROUP
+            writer.write_table(rest.slice(0, whole), row_group_size=ROWS_PER_GROUP)
+            rest = rest.slice(whole)
+        if writer is not None and rest is not None:
+            writer.write_table(rest, row_group_size=ROWS_PER_GROUP)
+
+
+def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Return a writer that looks for repeated values in text only: numbers and pictures have none worth the search."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=texts)
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | pa.Schema | None = None) -> pa.Table:
@@ -102,6 +124,29 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ArtifactError(f"{path}: not readable as JSON: {_first_line(error)}") from error
+
+
+def read_parquet_blocks(path: str | Path, schema: pa.Schema, rows_at_once: int) -> Iterator[pa.Table]:
+    """Read a table a few rows at a time.
+
+    Args:
+        path: of a table.
+        schema: columns that it must have; all columns are read.
+        rows_at_once: rows of a block; the last one may have fewer.
+
+    Raises:
+        ArtifactError: as `read_parquet`.
+    """
+    path = existing_file(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, schema.names, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=rows_at_once):
+                block = pa.Table.from_batches([batch])
+                _check_types(path, block, schema)
+                yield block
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
 
 
 def take_rows(path: str | Path, field: pa.Field, index: Sequence[int]) -> list[Any]:
@@ -198,11 +243,55 @@ def _replace(source: Path, target: Path) -> None:
     if not (source.is_dir() or target.is_dir()):
         os.replace(source, target)
         return
-    old = target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-old-{target.name}")
     if target.exists():
-        os.replace(target, old)
+        os.replace(target, source.with_name(f"{target.name}.old"))  # removed with the temporary folder
     os.replace(source, target)
-    _remove(old)
+
+
+def lock_folder(folder: Path) -> int:
+    """Make a folder if needed and lock it; return the descriptor whose closing unlocks it, as the process's end does.
+
+    On a file system without locks nobody waits.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # removed by another process: try again
+            descriptor = os.open(folder, os.O_RDONLY)
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_still_there(folder, descriptor):
+                return descriptor
+            os.close(descriptor)
+
+
+def _is_still_there(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make and lock a folder, which is removed after the block; the lock tells others that its writer is alive."""
+    descriptor = lock_folder(folder)
+    try:
+        yield
+    finally:
+        _remove(folder)
+        os.close(descriptor)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove what killed processes have left beside `path` when they wrote it; nothing that is being written."""
+    for left in path.parent.glob(f".tmp-{'?' * _TEMPORARY_DIGITS}-{glob.escape(path.name)}"):
+        with suppress(OSError):  # in use, or removed by another process
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(left)
+            finally:
+                os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -240,12 +329,12 @@ def _check_types(path: Path, table: pa.Table, wanted: pa.Schema) -> None:
             raise ArtifactError(f"{path}: column {field.name}: found {column.null_count} empty cells")
 
 
-def _as_artifact_error(error: OSError | ArtifactError, temporary: Path, path: Path) -> ArtifactError:
-    """Name the file that the user knows, not the one that is gone already."""
+def _as_artifact_error(error: OSError | ArtifactError, folder: Path, path: Path) -> ArtifactError:
+    """Name the file that the user knows, not the one in the folder that is gone already."""
     if isinstance(error, ArtifactError):
-        return ArtifactError(str(error).replace(str(temporary), str(path)))
+        return ArtifactError(str(error).replace(str(folder / path.name), str(path)))
     reason = os.strerror(error.errno) if error.errno else _first_line(error)
-    other = error.filename and str(temporary) not in str(error.filename)
+    other = error.filename and str(folder) not in str(error.filename)
     return ArtifactError(f"{path}: cannot be written: {f'{error.filename}: ' if other else ''}{reason}")
 
 

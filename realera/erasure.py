@@ -1,9 +1,10 @@
 """From prompts and samples to the closed form's weights: what goes into equation 7's sums."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from realera.closed_form import Gram, Solution, solve
@@ -25,79 +26,98 @@ class Erasure:
 
 
 def erase(
-    weights: Mapping[str, torch.Tensor], table: PromptTable, samples: SampleTable, span: str, params: SolverParams
+    weights: Mapping[str, torch.Tensor],
+    table: PromptTable,
+    samples: Iterable[SampleTable],
+    span: str,
+    params: SolverParams,
 ) -> Erasure:
     """Solve equation 7 for every K and V matrix.
+
+    Args:
+        weights: of all K and V matrices.
+        table: the prompts.
+        samples: blocks, read one after the other: only their sums are held.
+        span: which tokens change.
+        params: section `solver` of the parameters.
 
     Raises:
         ConfigError: the embeddings are not of this model's width, or the ridge is too small.
         ArtifactError: the samples are not of these prompts.
     """
     check_width(weights, table)
-    groups = equation_rows(table, samples, span)
+    texts = text_rows(table, span)
+    grams = {name: Gram(table.width) for name in ("target", "neighbor", "preserve", "beyond")}
+    _add(grams, texts)
+    meets = _meetings(table, table.pairs(span))
+    for block in samples:
+        _add(grams, _sample_rows(table, block, meets))
+    num_rows = {name: gram.num_rows for name, gram in grams.items()}
     if not params.enabled:
-        return Erasure(dict(weights), _report(weights, dict(weights), groups, None))
-    solution = _solve(groups, table.width, params)
+        return Erasure(dict(weights), _report(weights, dict(weights), texts, num_rows, None))
+    solution = _solve(grams, params)
     new_weights = {name: solution.apply(weight) for name, weight in weights.items()}
-    return Erasure(new_weights, _report(weights, new_weights, groups, solution))
+    return Erasure(new_weights, _report(weights, new_weights, texts, num_rows, solution))
 
 
-def equation_rows(table: PromptTable, samples: SampleTable, span: str) -> dict[str, Rows]:
-    """Return the pairs of equation 7, by group.
+def text_rows(table: PromptTable, span: str) -> dict[str, Rows]:
+    """Return the pairs of equation 7 that come from text, by group.
 
-    target: e -> e*; neighbor: e + eta -> e* + eta'; preserve: p -> p for each token of the
-    preserved prompts; beyond: e + eta -> e + eta.
+    target: e -> e*; preserve: p -> p for each token of the preserved prompts.
     """
-    pairs = table.pairs(span)
-    source, anchor = _token_rows(table, pairs)
-    perturbed, tolerated = _sample_rows(table, samples, pairs)
-    near, far = torch.from_numpy(samples.is_neighbor), torch.from_numpy(~samples.is_neighbor)
-    preserved = table.preserved()
-    return {
-        "target": (source, anchor),
-        "neighbor": (perturbed[near], tolerated[near]),
-        "preserve": (preserved, preserved),
-        "beyond": (perturbed[far], perturbed[far]),
-    }
-
-
-def _token_rows(table: PromptTable, pairs: list[Pair]) -> Rows:
-    """Return the targets' tokens and the anchors' tokens that they meet, [n, d] each."""
+    pairs, preserved = table.pairs(span), table.preserved()
     sources = [table.embeddings[pair.target_id, [own for own, _ in pair.tokens]] for pair in pairs]
     anchors = [table.embeddings[pair.anchor_id, [other for _, other in pair.tokens]] for pair in pairs]
-    return torch.cat(sources), torch.cat(anchors)
+    return {"target": (torch.cat(sources), torch.cat(anchors)), "preserve": (preserved, preserved)}
 
 
-def _sample_rows(table: PromptTable, samples: SampleTable, pairs: list[Pair]) -> Rows:
-    """Return e + eta and e* + eta' of every sample, [num_samples, d] each."""
-    meets = {(pair.target_id, own): (pair.anchor_id, other) for pair in pairs for own, other in pair.tokens}
-    own = list(zip(samples.prompt_id.tolist(), samples.token.tolist(), strict=True))
-    if samples.eta.shape[1] != table.width or not meets.keys() >= set(own):
+def sample_rows(table: PromptTable, samples: SampleTable, span: str) -> dict[str, Rows]:
+    """Return the pairs of equation 7 that were mined, by group.
+
+    neighbor: e + eta -> e* + eta'; beyond: e + eta -> e + eta.
+
+    Raises:
+        ArtifactError: the samples are not of these prompts.
+    """
+    return _sample_rows(table, samples, _meetings(table, table.pairs(span)))
+
+
+def _meetings(table: PromptTable, pairs: list[Pair]) -> torch.Tensor:
+    """Return [num_prompts, T, 2]: the anchor's prompt and token that a target's token meets; -1 for none."""
+    meets = torch.full((len(table.prompts), table.length, 2), -1)
+    for pair in pairs:
+        own, other = torch.tensor(pair.tokens).T
+        meets[pair.target_id, own, 0] = pair.anchor_id
+        meets[pair.target_id, own, 1] = other
+    return meets
+
+
+def _sample_rows(table: PromptTable, samples: SampleTable, meets: torch.Tensor) -> dict[str, Rows]:
+    prompt, token = (torch.from_numpy(column.astype(np.int64)) for column in (samples.prompt_id, samples.token))
+    stranger = ((prompt < 0) | (prompt >= meets.shape[0]) | (token < 0) | (token >= meets.shape[1])).any()
+    if samples.eta.shape[1] != table.width or stranger or (meets[prompt, token] < 0).any():
         raise ArtifactError("samples.parquet: not made from this prompts.parquet and sampler.span; mine makes it anew")
-    other = [meets[place] for place in own]
-    return (
-        _at(table, own) + samples.eta,
-        _at(table, other) + samples.anchor_eta(),
-    )
+    anchor_prompt, anchor_token = meets[prompt, token].T
+    perturbed = table.embeddings[prompt, token] + samples.eta
+    tolerated = table.embeddings[anchor_prompt, anchor_token] + samples.anchor_eta()
+    near = torch.from_numpy(samples.is_neighbor)
+    beyond = perturbed[~near]
+    return {"neighbor": (perturbed[near], tolerated[near]), "beyond": (beyond, beyond)}
 
 
-def _at(table: PromptTable, places: list[tuple[int, int]]) -> torch.Tensor:
-    index = torch.tensor(places, dtype=torch.long).reshape(-1, 2)
-    return table.embeddings[index[:, 0], index[:, 1]]
+def _add(grams: Mapping[str, Gram], groups: Mapping[str, Rows]) -> None:
+    for name, (sources, targets) in groups.items():
+        grams[name].add(sources, None if targets is sources else targets)
 
 
-def _solve(groups: Mapping[str, Rows], width: int, params: SolverParams) -> Solution:
+def _solve(grams: Mapping[str, Gram], params: SolverParams) -> Solution:
     factors = {
         "target": 1.0,
         "neighbor": params.neighbor_weight,
         "preserve": params.lambda1,
         "beyond": params.lambda1 * params.beyond_weight,
     }
-    terms = []
-    for name, (sources, targets) in groups.items():
-        gram = Gram(width)
-        gram.add(sources, None if targets is sources else targets)
-        terms.append(gram.scaled(factors[name], params.sums == "normalized"))
+    terms = [gram.scaled(factors[name], params.sums == "normalized") for name, gram in grams.items()]
     try:
         return solve(terms, params.ridge)
     except ValueError as error:
@@ -107,16 +127,17 @@ def _solve(groups: Mapping[str, Rows], width: int, params: SolverParams) -> Solu
 def _report(
     old: Mapping[str, torch.Tensor],
     new: Mapping[str, torch.Tensor],
-    groups: Mapping[str, Rows],
+    texts: Mapping[str, Rows],
+    num_rows: Mapping[str, int],
     solution: Solution | None,
 ) -> dict[str, Any]:
     """Return the content of solve.json; residuals are relative to the wanted outputs' norm."""
     return {
-        "rows": {name: len(sources) for name, (sources, _) in groups.items()},
-        "width": groups["target"][0].shape[1],
+        "rows": dict(num_rows),
+        "width": texts["target"][0].shape[1],
         "condition_number": solution.condition_number if solution else None,
         "ridge": solution.ridge if solution else None,
-        "layers": [_layer_report(name, old[name], new[name], groups) for name in old],
+        "layers": [_layer_report(name, old[name], new[name], texts) for name in old],
     }
 
 

@@ -9,7 +9,7 @@ Shapes: R rows (perturbed tokens), d width; G groups of K tokens that share one 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,8 @@ from realera.geometry import Groups, Kind, Thresholds, checked, group_rows, show
 
 __all__ = ["Samples", "Thresholds", "check_feasible", "sample_beyond", "sample_neighbors"]
 
-ITEMS_AT_ONCE = 2**22  # numbers in one float64 [n, K, d], 32 MiB
+ITEMS_AT_ONCE = 2**22  # numbers in one float32 [n, K, d], 16 MiB
+ITEMS_IN_CACHE = 2**18  # numbers that are completed and measured at once: several such arrays fit a processor's cache
 PROPOSALS_AT_ONCE = 2**13
 BARREN_PROPOSALS = 50_000  # at an acceptance of 1e-3 so long a run has probability e^-50
 
@@ -74,20 +75,42 @@ def sample_beyond(
 def _sample(
     kind: Kind, e_rd: torch.Tensor, prompt_r: torch.Tensor, num: int, limits: Thresholds, generator: torch.Generator
 ) -> Samples:
+    return _joined(list(blocks(kind, e_rd, prompt_r, num, limits, generator)))
+
+
+def blocks(
+    kind: Kind, e_rd: torch.Tensor, prompt_r: torch.Tensor, num: int, limits: Thresholds, generator: torch.Generator
+) -> Iterator[Samples]:
+    """Draw as `sample_neighbors` and `sample_beyond` do, a block of samples after the other.
+
+    A block is one sample of all rows, or as many as ITEMS_AT_ONCE numbers hold; memory doesn't grow with `num`.
+    For `num` = 0 there is one block, of empty tensors.
+    """
     e_rd = checked(e_rd)
     groups = Groups(e_rd, group_rows(prompt_r, limits.noise), limits.units)
     num_groups, num_tokens = groups.rows.shape
-    eta = torch.zeros(num, *e_rd.shape)
-    scalars = torch.zeros(4, num, len(e_rd))
-    sums, at_once = 0.0, max(1, ITEMS_AT_ONCE // (num_tokens * e_rd.shape[1]))
-    for items in torch.arange(num * num_groups).split(at_once):
-        group = items % num_groups
-        for done, found_eta, found, share in _accepted(kind, groups, group, limits, generator):
-            sample, rows = (items[done] // num_groups)[:, None], groups.rows[group[done]]
-            eta[sample, rows], scalars[:, sample, rows] = found_eta, found.float()
-            sums += share
-    radius, anchor_radius, cosine, distance = scalars
-    return Samples(eta, radius, anchor_radius, cosine, distance, sums / (num * num_groups) if num else math.nan)
+    at_once = max(1, ITEMS_AT_ONCE // (num_tokens * e_rd.shape[1]))
+    for samples in torch.arange(num).split(max(1, at_once // num_groups)):
+        eta, scalars, share = torch.empty(len(samples), *e_rd.shape), torch.empty(4, len(samples), len(e_rd)), 0.0
+        for items in torch.arange(len(samples) * num_groups).split(at_once):
+            group = items % num_groups
+            for done, found_eta, found, part in _accepted(kind, groups, group, limits, generator):
+                sample, rows = (items[done] // num_groups)[:, None], groups.rows[group[done]]
+                eta[sample, rows], scalars[:, sample, rows] = found_eta, found.float()
+                share += part
+        share = share / (len(samples) * num_groups) if num else math.nan
+        radius, anchor_radius, cosine, distance = scalars
+        yield Samples(eta, radius, anchor_radius, cosine, distance, share)
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    """Put blocks, at least one, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    names = ("eta", "radius", "anchor_radius", "cosine", "distance")
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    total = sum(part.acceptance * len(part.radius) for part in parts)
+    return Samples(**columns, acceptance=total / len(columns["radius"]))
 
 
 def _accepted(
@@ -105,21 +128,41 @@ def _accepted(
         accept = (chance[0] * most_n[pending, None] < length) & (length > 0)
         item = accept.any(1).nonzero()[:, 0]
         pick = accept[item].int().argmax(1)
-        u = groups.directions(group[item], z[item, pick], q[item, pick], limits.direction == "paper", generator)
-        radius = (start + chance[1] * length)[item, pick][:, None] * groups.scale[group[item]]
-        eta = (radius[..., None] * u).float()
-        cosine, distance = _measure(groups.e[group[item]], eta)
-        right = _obeys(kind, cosine, distance, groups.scale[group[item]], limits)
-        tolerance = torch.rand(len(item), 1, dtype=torch.float64, generator=generator) * groups.scale[group[item]]
-        anchor = tolerance * limits.D1_anchor if kind == "neighbor" else torch.zeros_like(radius)
-        barren = 0 if right.any() else barren + len(pending) * per_item
+        radius = (start + chance[1] * length)[item, pick]
+        share = float(length.mean(1).sum()) / span(kind, limits) if first else 0.0
+        remains = torch.ones(len(pending), dtype=torch.bool)
+        for part in torch.arange(len(item)).split(max(1, ITEMS_IN_CACHE // groups.e[0].numel())):
+            own, chosen = item[part], pick[part]
+            drawn = z[own, chosen], q[own, chosen], radius[part]
+            right, eta, scalars = _complete(kind, groups, group[own], drawn, limits, generator)
+            remains[own[right]] = False
+            yield pending[own[right]], eta, scalars, share
+            share = 0.0
+        barren = 0 if not remains.all() else barren + len(pending) * per_item
         if barren > BARREN_PROPOSALS:
             raise MiningError(f"sampler: no {kind} sample accepted in {barren} proposals with {show(limits)}")
-        share = float(length.mean(1).sum()) / span(kind, limits) if first else 0.0
-        yield pending[item[right]], eta[right], torch.stack([radius, anchor, cosine, distance])[:, right], share
-        remains = torch.ones(len(pending), dtype=torch.bool)
-        remains[item[right]] = False
         pending, first = pending[remains], False
+
+
+def _complete(
+    kind: Kind,
+    groups: Groups,
+    group_n: torch.Tensor,
+    drawn: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    limits: Thresholds,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Make samples of accepted z, q and radius in units; return which are right, and of those eta and the scalars."""
+    z, q, radius_n = drawn
+    scale = groups.scale[group_n]
+    radius = radius_n[:, None] * scale
+    eta = groups.perturbations(group_n, z, q, radius, limits.direction == "paper", generator)
+    cosine, distance = _measure(groups, group_n, eta)
+    right = _obeys(kind, cosine, distance, scale, limits)
+    tolerance = torch.rand(len(scale), 1, dtype=torch.float64, generator=generator) * scale
+    anchor = tolerance * limits.D1_anchor if kind == "neighbor" else torch.zeros_like(radius)
+    scalars = torch.stack([radius, anchor, cosine, distance])
+    return (right, eta, scalars) if right.all() else (right, eta[right], scalars[:, right])
 
 
 def _longest(kind: Kind, groups: Groups, limits: Thresholds) -> torch.Tensor:
@@ -130,11 +173,12 @@ def _longest(kind: Kind, groups: Groups, limits: Thresholds) -> torch.Tensor:
     return limits.D1 - start if kind == "neighbor" else limits.D2 - start.clamp(min=limits.D1)
 
 
-def _measure(e: torch.Tensor, eta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cos(e, e + eta) and |eta| in float64 of the float32 eta [..., d]."""
-    eta = eta.double()
-    moved = e + eta
-    return ((e * moved).sum(-1) / (e.norm(dim=-1) * moved.norm(dim=-1))).clamp(-1, 1), eta.norm(dim=-1)
+def _measure(groups: Groups, group_n: torch.Tensor, eta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cos(e, e + eta) and |eta| in float64 of the float32 eta [n, K, d]."""
+    e, norm, eta = groups.e[group_n].double(), groups.norm[group_n], eta.double()
+    along, squared = (torch.einsum("nkd,nkd->nk", other, eta) for other in (e, eta))
+    moved = norm.square() + 2 * along + squared
+    return ((norm.square() + along) / (norm * moved.sqrt())).clamp(-1, 1), squared.sqrt()
 
 
 def _obeys(

@@ -1,6 +1,7 @@
 """Algorithm 1 on the prompts of an erasure: which tokens, how many samples, from where."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from realera import feasibility, mining, seeds
 from realera.config import SamplerParams
 from realera.errors import ArtifactError
+from realera.geometry import Kind
 from realera.prompt_table import Pair, PromptTable
 from realera.prompts import Tokens, aligned
-from realera.samples import SampleTable
+from realera.samples import KINDS, SampleTable, join
 
 Perturb = Callable[[int, torch.Generator], tuple[torch.Tensor | None, torch.Tensor | None]]
 Encoded = tuple[Sequence[Tokens], torch.Tensor]
@@ -33,15 +35,27 @@ def sample(table: PromptTable, params: SamplerParams) -> tuple[SampleTable, dict
     Raises:
         MiningError: no sample can fulfil the thresholds; decided before sampling.
     """
+    blocks = list(sample_blocks(table, params))
+    found = Summary(table)
+    for block in blocks:
+        found.add(*block)
+    return join([samples for samples, _ in blocks]), found.acceptance()
+
+
+def sample_blocks(table: PromptTable, params: SamplerParams) -> Iterator[tuple[SampleTable, float]]:
+    """Draw as `sample` does, in blocks, each with its share of accepted proposals; memory doesn't grow with M and N.
+
+    Without samples of a kind its one block is empty.
+    """
     rows, prompt_ids, tokens = _rows(table, table.pairs(params.span))
     limits, prompt_r = thresholds(params), torch.from_numpy(prompt_ids)
-    num_neighbors = params.M if params.source == "noise" else 0
-    feasibility.check_feasible(rows, limits, num_neighbors, params.N, prompt_r)
-    random = seeds.generator(params.seed, "neighbor"), seeds.generator(params.seed, "beyond")
-    near = mining.sample_neighbors(rows, prompt_r, num_neighbors, limits, random[0])
-    far = mining.sample_beyond(rows, prompt_r, params.N, limits, random[1])
-    samples = join([_flat(near, prompt_ids, tokens, True), _flat(far, prompt_ids, tokens, False)])
-    return samples, {"neighbor": near.acceptance, "beyond": far.acceptance}
+    numbers: dict[Kind, int] = {"neighbor": params.M if params.source == "noise" else 0, "beyond": params.N}
+    feasibility.check_feasible(rows, limits, numbers["neighbor"], numbers["beyond"], prompt_r)
+    for kind, num in numbers.items():
+        first = 0
+        for found in mining.blocks(kind, rows, prompt_r, num, limits, seeds.generator(params.seed, kind)):
+            yield _flat(found, first, prompt_ids, tokens, kind == "neighbor"), found.acceptance
+            first += len(found.radius)
 
 
 def perturber(table: PromptTable, samples: SampleTable, params: SamplerParams) -> Perturb:
@@ -132,37 +146,68 @@ def text_neighbors(table: PromptTable, pair: Pair, phrases: Encoded, span: str) 
     return join(parts)
 
 
-def join(tables: Sequence[SampleTable]) -> SampleTable:
-    """Put tables one after the other."""
-    names = ("sample_id", "prompt_id", "token", "is_neighbor", "radius", "anchor_radius", "cosine")
-    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
-    return SampleTable(**columns, eta=torch.cat([table.eta for table in tables]))
+class Summary:
+    """What mining.json says of the samples: how many, and where they lie; fed a block after the other."""
+
+    def __init__(self, table: PromptTable) -> None:
+        self._norms = table.embeddings.norm(dim=2).numpy()
+        rows, _, _ = _rows(table, table.pairs("concept_to_end"))
+        self._spread = rows.norm(dim=1)
+        self._parts: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+
+    def add(self, samples: SampleTable, acceptance: float = math.nan) -> None:
+        """Count a block. A sample's rows are all in one block.
+
+        Args:
+            samples: of one kind or both.
+            acceptance: share of Algorithm 1's proposals that it would accept; nan where none were made.
+        """
+        norms = self._norms[samples.prompt_id.astype(np.int64), samples.token.astype(np.int64)]
+        for kind, mask in zip(KINDS, (samples.is_neighbor, ~samples.is_neighbor), strict=True):
+            if mask.any():
+                self._parts[kind].append(_ranges(samples, norms, mask) | {"acceptance": acceptance})
+
+    def acceptance(self) -> dict[str, float]:
+        """Return the share of accepted proposals by kind; nan without any."""
+        return {kind: _weighted(self._parts[kind]) for kind in KINDS}
+
+    def report(self, source: str) -> dict[str, Any]:
+        """Return the content of mining.json."""
+        return {
+            **{kind: _merged(parts) for kind, parts in self._parts.items()},
+            "token_norm": [float(self._spread.min()), float(self._spread.median()), float(self._spread.max())],
+            "source": source,
+        }
 
 
-def summary(table: PromptTable, samples: SampleTable, acceptance: dict[str, float], source: str) -> dict[str, Any]:
-    """Return the content of mining.json: how many samples, and where they lie."""
-    norms = table.embeddings.norm(dim=2)
-    own = norms[samples.prompt_id.astype(np.int64), samples.token.astype(np.int64)].numpy()
-    rows, _, _ = _rows(table, table.pairs("concept_to_end"))
-    spread = rows.norm(dim=1)
-    kinds = {"neighbor": samples.is_neighbor, "beyond": ~samples.is_neighbor}
-    return {
-        **{kind: _ranges(samples, own, mask, acceptance[kind]) for kind, mask in kinds.items()},
-        "token_norm": [float(spread.min()), float(spread.median()), float(spread.max())],
-        "source": source,
-    }
-
-
-def _ranges(samples: SampleTable, norms: np.ndarray, mask: np.ndarray, acceptance: float) -> dict[str, Any] | None:
-    if not mask.any():
-        return None
+def _ranges(samples: SampleTable, norms: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     values = {"radius": samples.radius, "relative_radius": samples.radius / norms, "cosine": samples.cosine}
     counted = np.unique(np.stack([samples.prompt_id[mask], samples.sample_id[mask]]), axis=1)
     return {
         "num_samples": counted.shape[1],
         "num_rows": int(mask.sum()),
-        "acceptance": acceptance if np.isfinite(acceptance) else None,
         **{name: [float(value[mask].min()), float(value[mask].max())] for name, value in values.items()},
+    }
+
+
+def _weighted(parts: Sequence[dict[str, Any]]) -> float:
+    """Return the mean acceptance, each part counted by its rows."""
+    total = sum(part["num_rows"] for part in parts)
+    return sum(part["acceptance"] * part["num_rows"] for part in parts) / total if total else math.nan
+
+
+def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    if not parts:
+        return None
+    acceptance = _weighted(parts)
+    return {
+        "num_samples": sum(part["num_samples"] for part in parts),
+        "num_rows": sum(part["num_rows"] for part in parts),
+        "acceptance": acceptance if np.isfinite(acceptance) else None,
+        **{
+            name: [min(part[name][0] for part in parts), max(part[name][1] for part in parts)]
+            for name in ("radius", "relative_radius", "cosine")
+        },
     }
 
 
@@ -172,11 +217,13 @@ def _rows(table: PromptTable, pairs: Sequence[Pair]) -> tuple[torch.Tensor, np.n
     return table.embeddings[places[:, 0], places[:, 1]], places[:, 0], places[:, 1]
 
 
-def _flat(samples: mining.Samples, prompt_ids: np.ndarray, tokens: np.ndarray, is_neighbor: bool) -> SampleTable:
-    """Turn [num, R] into one row a sample and token."""
+def _flat(
+    samples: mining.Samples, first: int, prompt_ids: np.ndarray, tokens: np.ndarray, is_neighbor: bool
+) -> SampleTable:
+    """Turn [num, R] into one row a sample and token; samples count from `first`."""
     num, rows = samples.radius.shape
     return SampleTable(
-        sample_id=np.repeat(np.arange(num, dtype=np.int32), rows),
+        sample_id=np.repeat(np.arange(first, first + num, dtype=np.int32), rows),
         prompt_id=np.tile(prompt_ids.astype(np.int32), num),
         token=np.tile(tokens.astype(np.int32), num),
         is_neighbor=np.full(num * rows, is_neighbor),

@@ -12,10 +12,10 @@ from realera.config import Params
 from realera.console import quiet_libraries
 from realera.errors import ConfigError
 from realera.models import open_pipeline
-from realera.neighborhood import Encoded, join, rank_phrases, text_neighbors
+from realera.neighborhood import Encoded, rank_phrases, text_neighbors
 from realera.prompt_table import PromptTable
 from realera.prompts import Prompt, embed, fill, locate
-from realera.samples import SampleTable
+from realera.samples import SampleTable, join
 from realera.text import read_vocabulary
 
 

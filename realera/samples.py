@@ -1,17 +1,20 @@
 """The artifact samples.parquet: neighbor and beyond samples of the prompts' tokens."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
-from realera.artifacts import read_parquet, write_parquet
+from realera.artifacts import read_parquet, read_parquet_blocks, write_parquet_blocks
 from realera.errors import ArtifactError
 from realera.prompt_table import fixed_size_lists, matrix
 
 KINDS = ("neighbor", "beyond")
+ROWS_AT_ONCE = 2**15
 _INTEGERS = ("sample_id", "prompt_id", "token")
 _REALS = ("radius", "anchor_radius", "cosine", "distance")
 _SCHEMA = pa.schema(
@@ -55,30 +58,62 @@ class SampleTable:
 
     def write(self, path: Path) -> None:
         """Write samples.parquet."""
-        columns = {
-            "sample_id": pa.array(self.sample_id, pa.int32()),
-            "prompt_id": pa.array(self.prompt_id, pa.int32()),
-            "token": pa.array(self.token, pa.int32()),
-            "kind": pa.array(np.where(self.is_neighbor, *KINDS).tolist(), pa.string()),
-            "radius": pa.array(self.radius, pa.float32()),
-            "anchor_radius": pa.array(self.anchor_radius, pa.float32()),
-            "cosine": pa.array(self.cosine, pa.float32()),
-            "distance": pa.array(self.eta.norm(dim=1).numpy(), pa.float32()),
-            "eta": fixed_size_lists(self.eta.numpy()),
-        }
-        write_parquet(pa.table(columns), path)
+        write_blocks([self], path)
 
     @classmethod
     def read(cls, path: Path) -> "SampleTable":
-        """Read samples.parquet.
+        """Read samples.parquet, all of it.
 
         Raises:
             ArtifactError: it is missing, corrupt, or lacks a column.
         """
-        table = read_parquet(path, _SCHEMA)
-        numbers = {name: table[name].to_numpy() for name in (*_INTEGERS, *_REALS[:3])}
-        kinds = np.array(table["kind"].to_pylist(), dtype=object)
-        if strange := set(kinds) - set(KINDS):
-            raise ArtifactError(f"{path}: kind: found {min(strange)!r}; accepted: {', '.join(KINDS)}")
-        eta = matrix(read_parquet(path, ["eta"])["eta"], f"{path}: column eta")
-        return cls(is_neighbor=kinds == KINDS[0], eta=torch.from_numpy(eta), **numbers)
+        read_parquet(path, _SCHEMA)
+        return _from_arrow(read_parquet(path), path)
+
+
+def write_blocks(blocks: Iterable[SampleTable], path: Path) -> None:
+    """Write samples.parquet from tables, at least one, that stand in it one after the other."""
+    write_parquet_blocks(map(_to_arrow, blocks), path)
+
+
+def read_blocks(path: Path) -> Iterator[SampleTable]:
+    """Read samples.parquet ROWS_AT_ONCE rows at a time.
+
+    Raises:
+        ArtifactError: it is missing, corrupt, or lacks a column.
+    """
+    for table in read_parquet_blocks(path, _SCHEMA, ROWS_AT_ONCE):
+        yield _from_arrow(table, path)
+
+
+def join(tables: Sequence[SampleTable]) -> SampleTable:
+    """Put tables one after the other."""
+    names = ("sample_id", "prompt_id", "token", "is_neighbor", "radius", "anchor_radius", "cosine")
+    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
+    return SampleTable(**columns, eta=torch.cat([table.eta for table in tables]))
+
+
+def _to_arrow(samples: SampleTable) -> pa.Table:
+    columns = {
+        "sample_id": pa.array(samples.sample_id, pa.int32()),
+        "prompt_id": pa.array(samples.prompt_id, pa.int32()),
+        "token": pa.array(samples.token, pa.int32()),
+        "kind": pc.if_else(pa.array(samples.is_neighbor), *KINDS),
+        "radius": pa.array(samples.radius, pa.float32()),
+        "anchor_radius": pa.array(samples.anchor_radius, pa.float32()),
+        "cosine": pa.array(samples.cosine, pa.float32()),
+        "distance": pa.array(samples.eta.norm(dim=1).numpy(), pa.float32()),
+        "eta": fixed_size_lists(samples.eta.numpy()),
+    }
+    return pa.table(columns)
+
+
+def _from_arrow(table: pa.Table, path: Path) -> SampleTable:
+    numbers = {name: table[name].to_numpy() for name in (*_INTEGERS, *_REALS[:3])}
+    kinds = np.array(table["kind"].to_pylist(), dtype=object)
+    if strange := set(kinds) - set(KINDS):
+        raise ArtifactError(f"{path}: kind: found {min(strange)!r}; accepted: {', '.join(KINDS)}")
+    if "eta" not in table.column_names:
+        raise ArtifactError(f"{path}: no column ['eta']; it has {table.column_names}")
+    eta = matrix(table["eta"], f"{path}: column eta")
+    return SampleTable(is_neighbor=kinds == KINDS[0], eta=torch.from_numpy(eta), **numbers)

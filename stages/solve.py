@@ -8,7 +8,7 @@ from realera.config import Params, load_params
 from realera.erasure import Erasure, erase
 from realera.models import open_pipeline
 from realera.prompt_table import PromptTable
-from realera.samples import SampleTable
+from realera.samples import read_blocks
 from realera.stage import artifact, stage_errors
 
 
@@ -25,7 +25,7 @@ def main(concept: str) -> None:
 def solve(concept: str, params: Params) -> Erasure:
     """Return the new weights and what the solve did."""
     table = PromptTable.read(artifact(concept, "prompts.parquet"))
-    samples = SampleTable.read(artifact(concept, "samples.parquet"))
+    samples = read_blocks(artifact(concept, "samples.parquet"))
     options = params.model.model_dump() | {"dtype": "float32", "device": "cpu"}
     pipe = open_pipeline(**options, without=("text_encoder", "tokenizer", "vae"))
     return erase(unet.weights(pipe.unet), table, samples, params.sampler.span, params.solver)

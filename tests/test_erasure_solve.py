@@ -6,7 +6,7 @@ import torch
 from realera import neighborhood, prompts, unet
 from realera.concepts import load_preset
 from realera.config import load_params
-from realera.erasure import equation_rows, erase
+from realera.erasure import erase, sample_rows, text_rows
 from realera.errors import ConfigError, MiningError
 from realera.phrases import candidates, nearest_phrases
 from realera.prompt_table import PromptTable
@@ -83,7 +83,7 @@ def test_samples_obey_the_thresholds_around_their_own_token(table, samples, para
 
 
 def test_rows_of_equation_7(table, samples, params):
-    rows = equation_rows(table, samples, params.sampler.span)
+    rows = text_rows(table, params.sampler.span) | sample_rows(table, samples, params.sampler.span)
     pairs = table.pairs(params.sampler.span)
     num_tokens = sum(len(pair.tokens) for pair in pairs)
     assert {name: len(source) for name, (source, _) in rows.items()} == {
@@ -100,7 +100,7 @@ def test_rows_of_equation_7(table, samples, params):
 
 
 def test_the_erasure_moves_the_target_to_the_anchor_and_leaves_the_rest(table, samples, weights, params):
-    found = erase(weights, table, samples, params.sampler.span, params.solver)
+    found = erase(weights, table, [samples], params.sampler.span, params.solver)
     for layer in found.report["layers"]:
         assert layer["erase_after"] < 0.5 * layer["erase_before"]
         assert layer["preserve_after"] < 0.2
@@ -111,8 +111,8 @@ def test_the_erasure_moves_the_target_to_the_anchor_and_leaves_the_rest(table, s
 def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, params):
     """Zero gradient of the printed sums, with independent arithmetic, for each K and V."""
     solver = params.solver.model_copy(update={"sums": "raw"})
-    found = erase(weights, table, samples, params.sampler.span, solver)
-    rows = equation_rows(table, samples, params.sampler.span)
+    found = erase(weights, table, [samples], params.sampler.span, solver)
+    rows = text_rows(table, params.sampler.span) | sample_rows(table, samples, params.sampler.span)
     ridge = found.report["ridge"]
     for name, old in weights.items():
         old_, new = old.double(), found.weights[name].double()
@@ -126,14 +126,14 @@ def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, p
 
 
 def test_component_a_switches_off(table, samples, weights, params):
-    found = erase(weights, table, samples, params.sampler.span, params.solver.model_copy(update={"enabled": False}))
+    found = erase(weights, table, [samples], params.sampler.span, params.solver.model_copy(update={"enabled": False}))
     assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
 
 
 def test_no_samples_at_all(table, weights, params):
     nothing, _ = neighborhood.sample(table, sampler(params, M=0, N=0))
     assert len(nothing) == 0
-    found = erase(weights, table, nothing, params.sampler.span, params.solver)
+    found = erase(weights, table, [nothing], params.sampler.span, params.solver)
     assert found.report["rows"]["neighbor"] == found.report["rows"]["beyond"] == 0
 
 
@@ -144,7 +144,7 @@ def test_infeasible_thresholds_are_refused(table, params):
 
 def test_a_model_of_another_width(table, samples, params):
     with pytest.raises(ConfigError, match=r"width 7, prompts.parquet has 128"):
-        erase({"x.to_k.weight": torch.zeros(3, 7)}, table, samples, params.sampler.span, params.solver)
+        erase({"x.to_k.weight": torch.zeros(3, 7)}, table, [samples], params.sampler.span, params.solver)
 
 
 def test_fresh_perturbations_move_only_the_span(table, samples, params):
