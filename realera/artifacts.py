@@ -139,7 +139,7 @@ def read_parquet_blocks(path: str | Path, schema: pa.Schema, rows_at_once: int) 
     """
     path = existing_file(path)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # else it keeps what was read until the end
             _check_columns(path, schema.names, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=rows_at_once):
                 block = pa.Table.from_batches([batch])

@@ -1,10 +1,15 @@
 """Tables of images: one row an image, PNG bytes in a column, as the `datasets` library has them."""
 
 import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
+from realera.artifacts import read_parquet_blocks
 from realera.errors import ArtifactError
 
 SCHEMA = pa.schema(
@@ -18,6 +23,29 @@ SCHEMA = pa.schema(
         ("png", pa.binary()),
     ]
 )
+
+KNOWN = pa.schema([field for field in SCHEMA if field.name != "png"])
+"""What is known of an image beside its picture; all that a table of many images may hold in memory."""
+
+_ROWS_AT_ONCE = 64
+
+
+def read_rows(path: Path, index: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield some rows of a table of images in their order; pictures are read a few at a time and not kept.
+
+    Args:
+        path: of a table of SCHEMA.
+        index: rows, ascending.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, lacks a column, or has one of another type.
+    """
+    wanted, start = np.asarray(index, dtype=np.int64), 0
+    for block in read_parquet_blocks(path, SCHEMA, _ROWS_AT_ONCE):
+        first, last = np.searchsorted(wanted, [start, start + block.num_rows])
+        inside = pa.array(wanted[first:last] - start)
+        yield from block.select(SCHEMA.names).take(inside).to_pylist()
+        start += block.num_rows
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -2,14 +2,18 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from matplotlib import cbook
 from PIL import Image
 
+from benchmarks.timing import MIB, peak_mib
+from realera.artifacts import write_parquet
 from realera.concepts import Preset
 from realera.config import load_params
 from realera.diff import compare, moved
@@ -20,7 +24,7 @@ from realera.metrics.clip import image_features, paired_scores, text_features
 from realera.metrics.erasure import as_text, summarize
 from realera.metrics.judges import judge_images
 from realera.metrics.nudenet import EXPOSED
-from realera.metrics.pictures import Images, with_model
+from realera.metrics.pictures import Images, PictureStore, open_images, with_model
 from realera.metrics.raw import SCORES
 
 PRESET = {
@@ -65,10 +69,16 @@ def table(subjects, shift: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+def saved(rows: pa.Table, folder: Path, drawn_by: str) -> Images:
+    path = folder / {"base": "originals.parquet", "erased": "images.parquet"}[drawn_by]
+    write_parquet(rows, path)
+    return open_images(path, drawn_by)
+
+
 @pytest.fixture(scope="module")
-def images():
-    base = Images(table([*SUBJECTS, ANCHOR], 0), "base", Path("originals.parquet"))
-    return [base, Images(table(SUBJECTS, 100), "erased", Path("images.parquet"))]
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    return [saved(table([*SUBJECTS, ANCHOR], 0), folder, "base"), saved(table(SUBJECTS, 100), folder, "erased")]
 
 
 def preset(*by: str, **changes) -> Preset:
@@ -128,7 +138,7 @@ def test_a_clip_score_takes_the_targets_text_for_what_must_fade(images, judge):
 
 @pytest.mark.parametrize("kind", ["clip", "ssim"])
 def test_a_distance_is_of_pairs_and_zero_for_equal_ones(images, kind):
-    same = [images[0], Images(images[0].table, "erased", Path("images.parquet"))]
+    same = [images[0], replace(images[0], drawn_by="erased")]
     values = {row["values"][0] for row in judged(same, "distance", distance=kind)}
     assert values == {0.0}
     other = [row["values"][0] for row in judged(images, "distance", distance=kind) if row["model"] == "erased"]
@@ -136,11 +146,59 @@ def test_a_distance_is_of_pairs_and_zero_for_equal_ones(images, kind):
     assert summary(images, "distance", distance=kind)["difference"]["Acc_s"]["distance"]["low"] > 0
 
 
-def test_a_picture_without_its_pair_is_named(images):
-    lonely = images[1].table.slice(0, 1)
+def test_a_picture_without_its_pair_is_named(images, tmp_path):
+    lonely = table(SUBJECTS, 100).slice(0, 1)
     lonely = lonely.set_column(lonely.schema.get_field_index("seed"), "seed", pa.array([99], pa.int64()))
     with pytest.raises(ArtifactError, match=r"images.parquet: image 0000000000000000: no image of the original model"):
-        judged([images[0], Images(lonely, "erased", Path("images.parquet"))], "distance")
+        judged([images[0], saved(lonely, tmp_path, "erased")], "distance")
+
+
+@pytest.mark.parametrize("num_rows", [1, 5, 64])
+def test_batches_are_the_rows_of_the_file_however_it_is_cut(num_rows, tmp_path):
+    rows = table([*SUBJECTS, ANCHOR], 0)
+    pq.write_table(rows, tmp_path / "cut.parquet", row_group_size=num_rows)
+    whole = open_images(tmp_path / "cut.parquet", "base")
+    found = list(whole.batches(7))
+    assert [len(batch) for batch in found] == [7, 7, 7, 7, 2]
+    assert [row for batch in found for row in batch] == rows.to_pylist()
+    some = replace(whole, index=[0, 4, 5, 29])
+    assert [row for batch in some.batches(3) for row in batch] == rows.take(some.index).to_pylist()
+
+
+def many_images(num_images: int, folder: Path) -> tuple[list[Images], Path]:
+    """Files of 128 KiB, which a decoder reads no further than the 64 x 64 pixels at their start; and predictions."""
+    rest, shown = np.random.default_rng(0), encode_png(picture(0))
+    row = {"group": "preserve", "word": "cat", "parent": "cat", "prompt": "a cat"}
+    rows = [
+        row | {"image_id": f"{seed:016x}", "seed": seed, "png": shown + rest.bytes(MIB // 8)}
+        for seed in range(num_images)
+    ]
+    path, answers = folder / f"{num_images}.parquet", folder / f"{num_images}.csv"
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, row_group_size=64)  # a long file has many groups
+    images = [open_images(path, model) for model in ("base", "erased")]
+    names = [f"{each.drawn_by}-{row['image_id']}" for each in images for row in rows]
+    answers.write_text("\n".join([",".join(predictions.COLUMNS), *(f"{name},0,cat,0.9" for name in names)]))
+    return images, answers
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    few, more = (many_images(num, tmp_path) for num in (128, 1024))
+
+    def rise(images: list[Images], answers: Path) -> float:
+        return peak_mib(lambda: judge_images(preset("identity"), params(identity=str(answers)), images))
+
+    rise(*few)  # what is made once is made here
+    larger_by = (1024 - 128) / 8  # MiB, of each model's file
+    assert rise(*more) < rise(*few) + larger_by / 2
+
+
+def test_the_picture_store_gives_back_the_last_of_each_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("REALERA_SCRATCH", str(tmp_path / "scratch"))
+    with PictureStore() as store:
+        for key, png in ((("a",), b"first"), (("b",), b"other"), (("a",), b"the last one")):
+            store.add(key, png)
+        assert [store.get((name,)) for name in "bac"] == [b"other", b"the last one", None]
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def photograph() -> bytes:
@@ -149,10 +207,11 @@ def photograph() -> bytes:
         return encode_png(Image.open(io.BytesIO(file.read())))
 
 
-def test_nudenet_keeps_all_boxes_and_counts_by_threshold_afterwards(images):
-    pngs = [photograph(), *images[1].table["png"].to_pylist()[1:]]
-    column = images[1].table.schema.get_field_index("png")
-    shown = Images(images[1].table.set_column(column, "png", pa.array(pngs, pa.binary())), "erased", Path("x"))
+def test_nudenet_keeps_all_boxes_and_counts_by_threshold_afterwards(images, tmp_path):
+    rows = table(SUBJECTS, 100)
+    pngs = [photograph(), *rows["png"].to_pylist()[1:]]
+    rows = rows.set_column(rows.schema.get_field_index("png"), "png", pa.array(pngs, pa.binary()))
+    shown = saved(rows, tmp_path, "erased")
     scores = judge_images(preset("nudenet"), params(), [images[0], shown])
     row = next(row for row in scores.to_pylist() if row["model"] == "erased")
     assert "FACE_FEMALE" in row["labels"]
@@ -238,10 +297,10 @@ def test_a_judge_that_is_not_configured(images, name):
         judged(images, name, **{name: None})
 
 
-def test_two_erasures_are_compared_pair_by_pair(images):
+def test_two_erasures_are_compared_pair_by_pair(images, tmp_path):
     by = ("classes", "clip_score")
     first = judge_images(preset(*by), params(), images)
-    other = Images(table(SUBJECTS, 200), "erased", Path("images.parquet"))
+    other = saved(table(SUBJECTS, 200), tmp_path, "erased")
     second = judge_images(preset(*by), params(), [images[0], other])
     same = compare(first, first, params().score, preset(*by))
     assert moved(same) == []

@@ -6,7 +6,6 @@ The "erased" pictures are an oracle's: where the target was, the anchor of the s
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ from realera.images import SCHEMA, decode_png, encode_png
 from realera.metrics.clip import class_probabilities
 from realera.metrics.forced_choice import choice_labels
 from realera.metrics.judges import judge_images
-from realera.metrics.pictures import Images, select_subjects
+from realera.metrics.pictures import open_images, select_subjects
 from realera.metrics.raw import SCORES
 
 WORDS = {"few": ["airplane", "cat", "ship"], "kept": ["banana", "airplane"]}
@@ -153,7 +152,8 @@ def test_the_stage_repeats_its_bytes(project, stage):
 
 def judged(drawn: pa.Table, **changes) -> list[dict]:
     preset = Preset.model_validate(PRESET | changes)
-    return judge_images(preset, load_params(), [Images(drawn, "base", Path("originals.parquet"))]).to_pylist()
+    write_parquet(drawn, "originals.parquet")
+    return judge_images(preset, load_params(), [open_images("originals.parquet", "base")]).to_pylist()
 
 
 def test_probabilities_are_those_of_the_judge(project, judge, drawn):
@@ -214,7 +214,7 @@ def test_images_of_an_unknown_group_or_class_are_refused(project, drawn):
     assert judged(drawn.slice(0, 0)) == []
 
 
-def test_targets_outside_the_classes_are_added_and_must_have_company():
+def test_targets_outside_the_classes_are_added_and_must_have_company(tmp_path):
     preset = Preset.model_validate(PRESET)
     labels = choice_labels(preset, ["cat", "ship"], [])
     assert labels == {
@@ -226,5 +226,6 @@ def test_targets_outside_the_classes_are_added_and_must_have_company():
     with pytest.raises(ConfigError, match="accepted: a list with words beside the targets"):
         choice_labels(preset, ["airplane"], [])
     with pytest.raises(ArtifactError, match="no images of"):
-        nothing = Images(pa.Table.from_pylist([], schema=SCHEMA), "base", Path("x"))
+        write_parquet(SCHEMA.empty_table(), tmp_path / "none.parquet")
+        nothing = open_images(tmp_path / "none.parquet", "base")
         select_subjects(nothing, [Subject("erase", "airplane", "airplane", ("an airplane",))])

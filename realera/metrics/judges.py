@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,7 +32,7 @@ from realera.images import decode_png
 from realera.metrics import classifier, nudenet, predictions
 from realera.metrics.clip import divide_probability, image_features, paired_scores, text_features
 from realera.metrics.forced_choice import choice_labels, choices_of
-from realera.metrics.pictures import Images, named
+from realera.metrics.pictures import Images, PictureStore, named
 from realera.metrics.raw import KEPT_GROUPS, SCORES, raw_row
 from realera.models import open_judge, resolve_device
 from realera.prompts import fill
@@ -46,36 +47,50 @@ Judge = Callable[[Images, Batch, Sequence[Image.Image]], Iterator[dict]]
 def judge_images(preset: Preset, params: Params, images: Sequence[Images], progress: bool = False) -> pa.Table:
     """Put every image to the preset's judges; return rows of `SCORES`.
 
+    Pictures are read a batch at a time, so that memory doesn't grow with their number.
+
+    Args:
+        preset: names the judges.
+        params: what they are.
+        images: of both models; the original model's first, which the judge of distances has to see first.
+        progress: show a bar.
+
     Raises:
         ConfigError: a judge is not configured, or lacks a class that the preset asks for.
         ArtifactError: an image cannot be decoded, its group or parent is not known, or a pair is not whole.
     """
     context = Context(preset, params, images)
-    judges = [OPENERS[name](context) for name in preset.judged.by]
-    rows: list[dict] = []
     total = sum(each.table.num_rows for each in images)
-    with tqdm(total=total, unit="image", desc="judge", disable=not progress) as bar:
+    tables = [SCORES.empty_table()]
+    with context.stack, tqdm(total=total, unit="image", desc="judge", disable=not progress) as bar:
+        judges = [OPENERS[name](context) for name in preset.judged.by]
         for each in images:
-            for batch in _batches(each.table):
-                pictures = [decode_png(image["png"], image["image_id"], str(each.source)) for image in batch]
-                context.clear()
-                rows += [row for judge in judges for row in judge(each, batch, pictures)]
+            for batch in each.batches(_BATCH):
+                tables.append(_judge_batch(judges, context, each, batch))
                 bar.update(len(batch))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _judge_batch(judges: Sequence[Judge], context: "Context", source: Images, batch: Batch) -> pa.Table:
+    pictures = [decode_png(image["png"], image["image_id"], str(source.source)) for image in batch]
+    context.clear()
+    rows = [row for judge in judges for row in judge(source, batch, pictures)]
     return pa.Table.from_pylist(rows, schema=SCORES)
-
-
-def _batches(table: pa.Table) -> Iterator[Batch]:
-    for start in range(0, table.num_rows, _BATCH):
-        yield table.slice(start, _BATCH).to_pylist()
 
 
 @dataclass
 class Context:
-    """What judges share: the preset, the parameters, one CLIP model, the features of a batch."""
+    """What judges share: the preset, the parameters, one CLIP model, the features of a batch.
+
+    Attributes:
+        preset, params, images: as given to `judge_images`.
+        stack: closes what a judge has opened, when all images are judged.
+    """
 
     preset: Preset
     params: Params
     images: Sequence[Images]
+    stack: ExitStack = field(default_factory=ExitStack, init=False)
     _features: torch.Tensor | None = field(default=None, init=False)
 
     @cached_property
@@ -102,12 +117,6 @@ class Context:
     def text(self, word: str) -> str:
         """Return the text by which a CLIP judge knows a word."""
         return fill(self.preset.judged.text, word)[0]
-
-    @cached_property
-    def pairs(self) -> Mapping[tuple, dict[str, Any]]:
-        """The original model's images by what a pair has in common."""
-        rows = (row for each in self.images if each.drawn_by == "base" for row in each.table.to_pylist())
-        return {pair_key(row): row for row in rows}
 
 
 def pair_key(row: Mapping[str, Any]) -> tuple:
@@ -214,13 +223,15 @@ def _open_distance(context: Context) -> Judge:
 
     kind = context.params.judge.distance
     clip = context.clip if kind == "clip" else None
+    store = context.stack.enter_context(PictureStore())
 
     def judge(source: Images, batch: Batch, pictures: Sequence[Image.Image]) -> Iterator[dict]:
         if source.drawn_by == "base":
             for image in batch:
+                store.add(pair_key(image), image["png"])
                 yield raw_row(image, "base", "distance", [kind], [0.0])
             return
-        originals = [_original(image, source, context) for image in batch]
+        originals = [_original(image, source, store) for image in batch]
         distances: np.ndarray = paired_distances(kind, originals, pictures, clip)
         for image, distance in zip(batch, distances, strict=True):
             yield raw_row(image, source.drawn_by, "distance", [kind], [float(distance)])
@@ -228,14 +239,14 @@ def _open_distance(context: Context) -> Judge:
     return judge
 
 
-def _original(image: Mapping[str, Any], source: Images, context: Context) -> Image.Image:
-    found = context.pairs.get(pair_key(image))
-    if found is None:
+def _original(image: Mapping[str, Any], source: Images, store: PictureStore) -> Image.Image:
+    png = store.get(pair_key(image))
+    if png is None:
         raise ArtifactError(
             f"{source.source}: image {image['image_id']}: no image of the original model with the prompt "
             f"{image['prompt']!r} and seed {image['seed']}"
         )
-    return decode_png(found["png"], found["image_id"])
+    return decode_png(png, image["image_id"])
 
 
 def _open_frechet(context: Context) -> Judge:

@@ -1,8 +1,16 @@
-"""What there is to judge of a concept: the images of both models."""
+"""What there is to judge of a concept: the images of both models.
 
-from collections.abc import Iterable
+There may be tens of thousands of them: pictures stay in their files and are read as they are needed.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -10,8 +18,11 @@ from realera.artifacts import read_parquet
 from realera.concepts import Preset
 from realera.errors import ArtifactError
 from realera.evaluation import SHARED_GROUPS, Subject, erased_subjects, own_subjects
-from realera.images import SCHEMA
+from realera.images import KNOWN, SCHEMA, read_rows
+from realera.scratch import scratch_root
 from realera.stage import SHARED, artifact
+
+_MANIFEST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -19,14 +30,79 @@ class Images:
     """Images to judge.
 
     Attributes:
-        table: of `realera.images.SCHEMA`.
+        table: what is known of them beside their pictures, of `realera.images.KNOWN`.
         drawn_by: base or erased.
-        source: their file, for errors.
+        source: their file.
+        index: their rows in it, ascending.
     """
 
     table: pa.Table
     drawn_by: str
     source: Path
+    index: Sequence[int]
+
+    def batches(self, num_images: int) -> Iterator[list[dict[str, Any]]]:
+        """Yield rows of `realera.images.SCHEMA`, a few images at a time.
+
+        Raises:
+            ArtifactError: a picture is missing, or the file is corrupt.
+        """
+        rows = read_rows(self.source, self.index)
+        while batch := list(islice(rows, num_images)):
+            yield batch
+
+
+class PictureStore:
+    """Pictures that are asked for in another order than they come in, kept in a temporary file.
+
+    It lies in the scratch folder, because a temporary folder may be memory, and goes with the block.
+    """
+
+    def __enter__(self) -> Self:
+        """Open the file, which has no name: nothing is left of a killed process."""
+        root = scratch_root()
+        root.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=root)
+        self._places: dict[tuple, tuple[int, int]] = {}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the file."""
+        self._file.close()
+
+    def add(self, key: tuple, png: bytes) -> None:
+        """Keep a picture; a later one of the same key takes its place.
+
+        Raises:
+            ArtifactError: the disk is full.
+        """
+        try:
+            start = self._file.seek(0, os.SEEK_END)
+            self._file.write(png)
+            self._file.flush()
+        except OSError as error:
+            raise ArtifactError(f"{scratch_root()}: cannot be written: {error.strerror}") from error
+        self._places[key] = (start, len(png))
+
+    def get(self, key: tuple) -> bytes | None:
+        """Return a picture; None for a key that has none."""
+        if key not in self._places:
+            return None
+        start, length = self._places[key]
+        self._file.seek(start)
+        return self._file.read(length)
+
+
+def open_images(path: Path, drawn_by: str) -> Images:
+    """Return all images of a table.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or lacks a column.
+    """
+    table = read_parquet(path, KNOWN)
+    return Images(table, drawn_by, path, range(table.num_rows))
 
 
 def read_images(concept: str, preset: Preset) -> list[Images]:
@@ -42,18 +118,15 @@ def read_images(concept: str, preset: Preset) -> list[Images]:
         ("base", SHARED / "base.parquet", shared),
         ("erased", artifact(concept, "images.parquet"), erased),
     ]
-    return [
-        select_subjects(Images(read_parquet(path, SCHEMA), model, path), subjects) for model, path, subjects in sources
-    ]
+    return [select_subjects(open_images(path, model), subjects) for model, path, subjects in sources]
 
 
-def with_model(images: Iterable[Images]) -> pa.Table:
-    """Return all images in one table, their ids with the model's name before: those of a pair share one id."""
-    tables = []
+def with_model(images: Iterable[Images]) -> Iterator[pa.Table]:
+    """Yield all images, a few at a time, their ids with the model's name before: those of a pair share one id."""
     for each in images:
-        ids = pa.array([named(each, image_id) for image_id in each.table["image_id"].to_pylist()], pa.string())
-        tables.append(each.table.set_column(each.table.schema.get_field_index("image_id"), "image_id", ids))
-    return pa.concat_tables(tables)
+        for batch in each.batches(_MANIFEST_ROWS):
+            rows = [row | {"image_id": named(each, row["image_id"])} for row in batch]
+            yield pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def named(images: Images, image_id: str) -> str:
@@ -78,4 +151,5 @@ def select_subjects(images: Images, subjects: Iterable[Subject]) -> Images:
     missing = [text for text in missing if not text.endswith("(rows)")]
     if missing:
         raise ArtifactError(f"{images.source}: no images of {', '.join(missing)}; the preset needs them")
-    return Images(images.table.take(pa.array(kept, pa.int64())), images.drawn_by, images.source)
+    index = [images.index[i] for i in kept]
+    return Images(images.table.take(pa.array(kept, pa.int64())), images.drawn_by, images.source, index)

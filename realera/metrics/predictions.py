@@ -36,8 +36,9 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -60,13 +61,13 @@ _Place = tuple[Path, int]
 """File and line, for errors."""
 
 
-def write_manifest(images: pa.Table, folder: str | Path) -> None:
+def write_manifest(images: pa.Table | Iterable[pa.Table], folder: str | Path) -> None:
     """Write the images as PNG files and manifest.csv, which lists them; see the module.
 
     The folder is new or replaced as a whole. It is refused if it holds anything but an earlier manifest.
 
     Args:
-        images: of `realera.images.SCHEMA`.
+        images: of `realera.images.SCHEMA`, in one table or in several, of which one is held at a time.
         folder: for the detector.
 
     Raises:
@@ -75,20 +76,22 @@ def write_manifest(images: pa.Table, folder: str | Path) -> None:
     """
     folder = Path(folder)
     _check_folder(folder)
-    rows = images.select(SCHEMA.names).to_pylist()
-    if not rows:
-        raise ArtifactError(f"{folder}: no images to list; accepted: at least one")
-    _check_repeated([row["image_id"] for row in rows], folder)
+    seen: set[str] = set()
     with atomic_path(folder) as temporary:
         (temporary / "images").mkdir(parents=True)
         text = io.StringIO()
         writer = csv.DictWriter(text, MANIFEST_COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        for index, row in enumerate(rows):
+        for row in _each_row([images] if isinstance(images, pa.Table) else images):
             decode_png(row["png"], row["image_id"], str(folder))
-            file = f"images/{index:06d}.png"
+            if row["image_id"] in seen:
+                raise ArtifactError(f"{folder}: image_id: found {row['image_id']!r} twice; accepted: each image once")
+            file = f"images/{len(seen):06d}.png"
+            seen.add(row["image_id"])
             (temporary / file).write_bytes(row["png"])
             writer.writerow(row | {"file": file, "sha256": hashlib.sha256(row["png"]).hexdigest()})
+        if not seen:
+            raise ArtifactError(f"{folder}: no images to list; accepted: at least one")
         (temporary / MANIFEST).write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
@@ -125,10 +128,9 @@ def _check_folder(folder: Path) -> None:
         raise ArtifactError(f"{folder}: found {strange[0]!r}; accepted: a new folder, or one of an earlier manifest")
 
 
-def _check_repeated(names: Sequence[str], source: Path) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ArtifactError(f"{source}: image_id: found {twice!r} twice; accepted: each image once")
+def _each_row(tables: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        yield from table.select(SCHEMA.names).to_pylist()
 
 
 def _rows(path: Path) -> Iterator[tuple[int, _Cells]]:

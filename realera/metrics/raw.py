@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from realera.images import SCHEMA as IMAGES
+from realera.images import KNOWN
 
 SCORES = pa.schema(
     [
         ("model", pa.string()),
-        *[field for field in IMAGES if field.name != "png"],
+        *KNOWN,
         ("metric", pa.string()),
         ("labels", pa.list_(pa.string())),
         ("values", pa.list_(pa.float32())),
