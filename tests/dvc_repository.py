@@ -9,22 +9,28 @@ from pathlib import Path
 from types import SimpleNamespace
 
 
+def own_environment(home: Path) -> dict[str, str]:
+    """Return an environment with scratch, caches and settings in `home`."""
+    binaries = str(Path(sys.executable).parent)
+    environment = os.environ | {
+        "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
+        "REALERA_SCRATCH": str(home / "scratch"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc"),
+        "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc-cache"),
+        "DVC_NO_ANALYTICS": "1",
+        **{f"GIT_{who}_{what}": "tests" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    environment.pop("PYTHONPATH", None)
+    return environment
+
+
 class Repository:
     """Has scratch, caches and settings of its own; `paths` are what is copied."""
 
     def __init__(self, root: Path, source: Path, home: Path, paths: list[str]):
-        self.root = root
-        binaries = str(Path(sys.executable).parent)
-        self.environment = os.environ | {
-            "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
-            "REALERA_SCRATCH": str(home / "scratch"),
-            "XDG_CACHE_HOME": str(home / "cache"),
-            "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc"),
-            "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc"),
-            "DVC_SITE_CACHE_DIR": str(home / "dvc-cache"),
-            "DVC_NO_ANALYTICS": "1",
-        }
-        self.environment.pop("PYTHONPATH", None)
+        self.root, self.environment = root, own_environment(home)
         listed = subprocess.check_output(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *paths], cwd=source
         )
@@ -34,6 +40,14 @@ class Repository:
                 shutil.copy(source / name, root / name)
         self.run("git", "init", "--quiet")
         self.run("dvc", "init", "--quiet")
+
+    @classmethod
+    def clone(cls, url: Path, root: Path, home: Path) -> "Repository":
+        """Return a git clone, as a second person has it: with nothing cached."""
+        subprocess.check_call(["git", "clone", "--quiet", str(url), str(root)])
+        repository = cls.__new__(cls)
+        repository.root, repository.environment = root, own_environment(home)
+        return repository
 
     def run(self, *command: str) -> str:
         done = subprocess.run(

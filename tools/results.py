@@ -1,6 +1,6 @@
 """The tables of docs/results.md, from the scores of the last `dvc repro`.
 
-python tools/results.py airplane automobile bird --page docs/results.md
+python -m tools.results airplane automobile bird --page docs/results.md
 """
 
 from collections.abc import Iterator, Mapping, Sequence
