@@ -59,6 +59,8 @@ def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:
         raise ArtifactError(f"{path}: cannot be loaded: {reason}") from error
     if ADAPTER not in pipe.get_active_adapters():
         raise ArtifactError(f"{path}: holds no weight for the UNet's layers")
+    if empty := [name for name, weight in pipe.unet.named_parameters() if weight.is_meta]:
+        raise ArtifactError(f"{path}: holds no weight for {empty[0]}")
 
 
 def lora_changes(model: torch.nn.Module) -> dict[str, torch.Tensor]:

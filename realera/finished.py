@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
 from realera import project
-from realera.artifacts import read_json
 from realera.concepts import Preset, load_preset
 from realera.config import Params, load_yaml
 from realera.errors import ArtifactError
 from realera.stage import artifact
+from realera.summaries import read_summary
 
 KV_FILE = "kv_patch.safetensors"
 LORA_FOLDER = "lora"
@@ -64,7 +64,7 @@ def find_erasure(concept: str, params: Params) -> Finished:
     lora = _made(concept, f"{LORA_FOLDER}/{LORA_FILE}", params).parent
     _check_model(kv_patch, params.model.id, concept)
     scores = project.find(artifact(concept, "scores.json"))
-    return Finished(concept, preset, params, kv_patch, lora, scores and read_json(scores))
+    return Finished(concept, preset, params, kv_patch, lora, scores and read_summary(scores))
 
 
 def check_parameters(erasure: Finished) -> None:

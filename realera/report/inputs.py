@@ -1,6 +1,7 @@
 """What the report reads: the artifacts of one concept."""
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from realera.artifacts import read_json, read_parquet, take_rows
+from realera.artifacts import read_parquet, take_rows
 from realera.errors import ArtifactError
 from realera.images import SCHEMA
+from realera.summaries import read_summary
 
 PROMPT_COLUMNS = pa.schema(
     [(name, pa.int32()) for name in ("prompt_id", "pair_id", "last", "num_tokens")]
@@ -27,12 +29,8 @@ SCORE_COLUMNS = pa.schema(
     [(name, pa.string()) for name in ("model", "image_id", "group", "metric")]
     + [("labels", pa.list_(pa.string())), ("values", pa.list_(pa.float32()))]
 )
-KEYS = {
-    "mining.json": ("neighbor", "beyond"),
-    "solve.json": ("rows", "width", "condition_number", "ridge", "layers"),
-    "scores.json": ("base", "erased", "difference", "readings", "anchor_floor", "words"),
-}
-"""What the report shows of them."""
+KEYS = ("anchor_floor", "words")
+"""What the page shows of scores.json, beside what any reader needs."""
 
 MOST_SHOWN: Mapping[str, int] = {
     "erase": 10, "synonym": 5, "associated": 5, "lookalike": 5, "preserve": 5, "unseen": 5, "rows": 20, "anchor": 10,
@@ -92,13 +90,13 @@ def read_inputs(concept: str, artifacts: Path) -> Inputs:
         concept=concept,
         prompts=_read_prompts(folder / "prompts.parquet"),
         samples=read_parquet(folder / "samples.parquet", SAMPLE_COLUMNS),
-        mining=_read_object(folder / "mining.json"),
-        solve=_read_object(folder / "solve.json"),
+        mining=read_summary(folder / "mining.json"),
+        solve=read_summary(folder / "solve.json"),
         loss=_read_csv(folder / "loss.csv"),
         original=original + _first_rows(folder / "originals.parquet", {"anchor": MOST_SHOWN["anchor"]}),
         erased=erased,
         judged=_judged(read_parquet(folder / "scores.parquet", SCORE_COLUMNS).to_pylist()),
-        scores=_read_object(folder / "scores.json"),
+        scores=_read_scores(folder / "scores.json"),
     )
 
 
@@ -141,12 +139,10 @@ def _read_prompts(path: Path) -> pa.Table:
     return table.append_column("embedding", embedding)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that must have the keys of KEYS."""
-    found = read_json(path)
-    for key in KEYS[path.name]:
-        if not isinstance(found, dict) or key not in found:
-            raise ArtifactError(f"{path}: no {key!r}; the stage that writes it makes it anew")
+def _read_scores(path: Path) -> dict[str, Any]:
+    found = read_summary(path)
+    if missing := [key for key in KEYS if key not in found]:
+        raise ArtifactError(f"{path}: no {missing[0]!r}; the stage that writes it makes it anew")
     return found
 
 
@@ -162,7 +158,10 @@ def _read_csv(path: Path) -> list[dict[str, float | None]]:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if text else None
+    value = float(text) if text else None
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"found {text!r}")
+    return value
 
 
 def _judged(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, float]]:

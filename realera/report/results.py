@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from realera.artifacts import read_json
 from realera.config import Params
 from realera.metrics.erasure import as_text, average
+from realera.summaries import read_summary
 
 
 def result_table(params: Params, artifacts: Path) -> str:
@@ -13,7 +13,7 @@ def result_table(params: Params, artifacts: Path) -> str:
     Raises:
         ArtifactError: a concept has not been scored.
     """
-    scores = {concept: read_json(artifacts / concept / "scores.json") for concept in params.concepts}
+    scores = {concept: read_summary(artifacts / concept / "scores.json") for concept in params.concepts}
     tables = [f"{concept}\n{as_text(each)}" for concept, each in scores.items()]
     if len(scores) > 1:
         tables.append(f"mean of {len(scores)} concepts\n{as_text(average(list(scores.values())))}")
