@@ -153,7 +153,7 @@ def _read_csv(path: Path) -> list[dict[str, float | None]]:
             if not reader.fieldnames:
                 raise ValueError("it has no header")
             return [{key: _number(value) for key, value in row.items()} for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, TypeError, ValueError, csv.Error) as error:  # TypeError: a row with more cells than the header
         raise ArtifactError(f"{path}: not readable as a table of numbers: {error}") from error
 
 
