@@ -76,6 +76,17 @@ class Batch:
     teacher_kbtd: torch.Tensor
     weights_k: tuple[float, ...]
 
+    def share(self, index: int, count: int) -> "Batch":
+        """Return every `count`-th image from the one at `index`: a process's part of the step."""
+        own = slice(index, None, count)
+        return Batch(
+            self.noised_bchw[own],
+            self.timesteps_b[own],
+            self.student_kbtd[:, own],
+            self.teacher_kbtd[:, own],
+            self.weights_k,
+        )
+
 
 def train(
     unet: UNet2DConditionModel,
@@ -91,7 +102,8 @@ def train(
 
     Each image of a batch is a draw of its own: pair, anchor image, t, noise and mined sample. All draws
     of a step come from a generator of that step, so that a killed training ends as an uninterrupted one.
-    Several processes started by accelerate average their gradients.
+    Several processes (see `realera.launch`) train on a share of each batch and average their gradients; the
+    first of them saves checkpoints, which all read.
 
     Args:
         unet: the untouched model; ends as the student, with `kv_weights` and the trained adapter.
@@ -108,7 +120,8 @@ def train(
         is no such term), learning rate; 6 significant digits.
 
     Raises:
-        ConfigError: the precision is not possible on the UNet's device, or the loss becomes infinite.
+        ConfigError: the precision is not possible on the UNet's device, the batch cannot be shared
+            equally, or the loss becomes infinite.
         ModelError: the UNet has no cross-attention.
         ArtifactError: `kv_weights` are not this UNet's.
     """
@@ -118,6 +131,8 @@ def train(
         original = {name: weight.clone() for name, weight in original.items()}
         patch(unet, kv_weights)
     lora = add_lora(unet.eval(), params)
+    if params.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     raw = torch.optim.AdamW(lora.values(), lr=params.learning_rate, weight_decay=0.0)
     optimizer = accelerator.prepare(raw)
     rows = load_checkpoint(folder, lora, raw, accelerator.scaler)
@@ -125,8 +140,8 @@ def train(
     hidden = not (progress and accelerator.is_main_process)
     with tqdm(steps, initial=len(rows), total=params.steps, unit="step", desc="align", disable=hidden) as bar:
         for step in bar:
-            generator = seeds.generator(params.seed, step, accelerator.process_index)
-            batch = draw_batch(pairs, alphas_cumprod, params, mine, step, generator)
+            batch = draw_batch(pairs, alphas_cumprod, params, mine, step, seeds.generator(params.seed, step, 0))
+            batch = batch.share(accelerator.process_index, accelerator.num_processes)
             rows.append(_take_step(accelerator, optimizer, unet, original, batch))
             _check_finite(rows)
             bar.set_postfix(loss=f"{rows[-1][0]:.3g}", refresh=False)
@@ -206,13 +221,22 @@ def _take_step(
     loss = (errors_k * errors_k.new_tensor(batch.weights_k)).sum()
     accelerator.backward(loss)
     (group,) = optimizer.param_groups
-    for weight in group["params"]:
-        weight.grad = accelerator.reduce(weight.grad, "mean")
+    _average_gradients(accelerator, group["params"])
     accelerator.clip_grad_norm_(group["params"], MAX_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad()
     values = accelerator.reduce(torch.cat([loss.detach()[None], errors_k.detach()]), "mean").tolist()
     return tuple(values) if len(values) == 3 else (*values, math.nan)
+
+
+def _average_gradients(accelerator: Accelerator, lora: list[torch.nn.Parameter]) -> None:
+    """Average the gradients over the processes, in one message."""
+    if accelerator.num_processes == 1:
+        return
+    own = torch.cat([weight.grad.flatten() for weight in lora if weight.grad is not None])
+    averages = accelerator.reduce(own, "mean").split([weight.numel() for weight in lora])
+    for weight, average in zip(lora, averages, strict=True):
+        weight.grad = average.view_as(weight)
 
 
 def _check_finite(rows: list[Row]) -> None:
@@ -233,7 +257,20 @@ def _accelerator(unet: UNet2DConditionModel, params: LoraParams) -> Accelerator:
     if on_cpu and precision == "fp16":
         key = "lora.mixed_precision" if held == "no" else "model.dtype"
         raise ConfigError(f"{key}: found 16-bit floats, which a CPU does not train; accepted there: bfloat16, float32")
-    return Accelerator(cpu=on_cpu, mixed_precision=precision)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
+    check_shares(params.batch_size, accelerator.num_processes)
+    return accelerator
+
+
+def check_shares(batch_size: int, num_processes: int) -> None:
+    """Refuse a batch that the processes, by whomever they were started, cannot share equally.
+
+    Raises:
+        ConfigError: `batch_size` is no multiple of `num_processes`.
+    """
+    if batch_size % num_processes:
+        found = f"found {batch_size}, which {num_processes} processes (lora.num_processes, or a launcher's) share"
+        raise ConfigError(f"lora.batch_size: {found}; accepted: a multiple of {num_processes}")
 
 
 def _table(rows: list[Row], learning_rate: float) -> pd.DataFrame:

@@ -245,7 +245,7 @@ def _open(params: "Params", concept: str | None) -> "StableDiffusionPipeline":
 
     quiet_libraries()
     source = Source(params.model) if files is None else Source(params.model, files.kv_patch, files.lora)
-    return source.open(params.generate.scheduler)
+    return source.open(params.generate.scheduler, params.generate)
 
 
 def _draw(pipe: "StableDiffusionPipeline", prompt: str, seeds: range, params: "Params") -> list["Image.Image"]:

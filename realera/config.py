@@ -115,7 +115,15 @@ class LoraParams(Section):
     gamma2: float = Field(ge=0)
     save_every: Number
     mixed_precision: Literal["no", "fp16", "bf16"]
+    num_processes: Number
+    gradient_checkpointing: bool
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _shares_are_equal(self) -> Self:
+        if self.batch_size % self.num_processes:
+            raise ValueError(f"batch_size a multiple of num_processes = {self.num_processes}, found {self.batch_size}")
+        return self
 
 
 class ImageCounts(Section):
@@ -140,6 +148,10 @@ class GenerateParams(Section):
     batch_size: Number
     num_threads: int = Field(ge=1, le=1024)
     num_processes: Number
+    attention_slicing: bool
+    vae_slicing: bool
+    vae_tiling: bool
+    offload: Literal["none", "model", "sequential"]
     seed: ImageSeed
     row_settings: Literal["honor", "override"]
     images: ImageCounts

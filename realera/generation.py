@@ -22,12 +22,13 @@ from tqdm import tqdm
 from realera import models, sampling
 from realera.artifacts import read_parquet, write_parquet
 from realera.config import GenerateParams, ModelParams
-from realera.console import one_line_warnings, quiet_libraries, sigterm_as_interrupt
 from realera.erased import apply_erasure
-from realera.errors import ArtifactError, RealEraError
+from realera.errors import ArtifactError, ConfigError, RealEraError
 from realera.evaluation import Drawing
 from realera.images import SCHEMA, encode_png
+from realera.launch import problems_sent
 
+SWITCHES = ("attention_slicing", "vae_slicing", "vae_tiling", "offload")
 _ID_DIGITS = 16
 
 
@@ -49,12 +50,31 @@ class Source:
         """Return the files whose content decides what is drawn, beside the model."""
         return [path for path in (self.kv_patch, self.lora) if path is not None]
 
-    def open(self, scheduler: str) -> StableDiffusionPipeline:
-        """Open the pipeline."""
-        pipe = models.open_pipeline(**self.model.model_dump())
+    def open(
+        self, scheduler: str, memory: GenerateParams | None = None, device: str | None = None
+    ) -> StableDiffusionPipeline:
+        """Open the pipeline.
+
+        Args:
+            scheduler: see `realera.models.use_scheduler`.
+            memory: whose switches save memory; None: as fast as can be.
+            device: instead of the model's.
+
+        Raises:
+            ConfigError: weights shall be offloaded, and there is no GPU.
+        """
+        switches = {} if memory is None else memory.model_dump(include=set(SWITCHES))
+        target = models.resolve_device(device or self.model.device)
+        where = self.model.model_dump() | {"device": str(target)}
+        if switches.get("offload", "none") != "none":
+            check_offload(switches["offload"], target)
+            dtype = str(models.resolve_dtype(self.model.dtype, target)).removeprefix("torch.")
+            where |= {"device": "cpu", "dtype": dtype}
+        pipe = models.open_pipeline(**where)
         models.use_scheduler(pipe, scheduler)
         if self.kv_patch is not None:
             apply_erasure(pipe, self.kv_patch, self.lora)
+        models.save_memory(pipe, **switches, device=target)
         return pipe
 
 
@@ -72,16 +92,35 @@ def draw_all(drawings: Sequence[Drawing], source: Source, params: GenerateParams
         folder: scratch; finished batches in it are kept and not drawn again.
 
     Raises:
+        ConfigError: `offload` without a GPU, or more processes than GPUs.
         RealEraError: what a process has raised, or how it was ended.
     """
-    num_processes = 1 if models.resolve_device(source.model.device).type != "cpu" else params.num_processes
-    num_processes = min(num_processes, len(_batches(drawings, params)))
+    num_processes = min(_num_processes(params, source.model.device), len(_batches(drawings, params)))
     arguments = (num_processes, drawings, source, params, folder)
     if num_processes > 1:
         _draw_on_processes(arguments)
     else:
         _draw_share(0, *arguments)
     return pa.concat_tables([read_parquet(part) for part in _parts(drawings, params, folder)])
+
+
+def check_offload(offload: str, target: torch.device) -> None:
+    """Refuse to offload weights where there is nothing to offload them from.
+
+    Raises:
+        ConfigError: the device is no CUDA GPU.
+    """
+    if offload != "none" and target.type != "cuda":
+        raise ConfigError(f"generate.offload: found {offload!r}; accepted on {target.type}: none (it needs a CUDA GPU)")
+
+
+def _num_processes(params: GenerateParams, device: str) -> int:
+    """Return the number of processes: one where there is one GPU, so that a CPU's setting serves there too."""
+    target, num_gpus = str(models.resolve_device(device)), torch.cuda.device_count()
+    if models.most_processes(target, num_gpus) == 1:
+        return 1
+    models.check_num_processes("generate.num_processes", params.num_processes, target, num_gpus)
+    return params.num_processes
 
 
 def image_id(drawing: Drawing, params: GenerateParams) -> str:
@@ -105,16 +144,8 @@ def _draw_on_processes(arguments: Share) -> None:
 
 
 def _draw_in_process(rank: int, problems: "SimpleQueue[Exception]", arguments: Share) -> None:
-    """Send what the user did wrong to the parent, which says it once; libraries are quiet here too."""
-    quiet_libraries()
-    with one_line_warnings(), sigterm_as_interrupt():
-        try:
-            _draw_share(rank, *arguments)
-        except KeyboardInterrupt as error:
-            raise SystemExit(130) from error
-        except (RealEraError, OSError, MemoryError) as error:
-            problems.put(error)
-            raise SystemExit(1) from error
+    with problems_sent(problems):
+        _draw_share(rank, *arguments)
 
 
 def _draw_share(
@@ -127,7 +158,10 @@ def _draw_share(
         return
     parent = os.getppid()
     torch.set_num_threads(params.num_threads)  # sums are split by threads, so their last bits depend on it
-    pipe = source.open(params.scheduler)
+    device = str(models.resolve_device(source.model.device))
+    if num_processes > 1:
+        device = models.process_device(rank, device, torch.cuda.device_count())
+    pipe = source.open(params.scheduler, params, device)
     batches = _batches(drawings, params)
     total = sum(len(batches[i]) for i in todo)
     with tqdm(total=total, desc="draw", unit="image", disable=rank > 0, mininterval=2) as bar:

@@ -20,7 +20,7 @@ from diffusers import (
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from realera import project
-from realera.errors import ModelError
+from realera.errors import ConfigError, ModelError
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -141,6 +141,74 @@ def resolve_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count()
         raise ModelError(f"device: found {name!r}; torch sees {count} CUDA devices here")
     return device
+
+
+def check_num_processes(key: str, num_processes: int, device: str, num_gpus: int) -> None:
+    """Refuse more processes than GPUs; a CPU serves any number.
+
+    Args:
+        key: of the parameter that was found, for the message.
+        num_processes: on this machine.
+        device: resolved: cpu, mps, cuda (all GPUs) or cuda:1 (that one).
+        num_gpus: CUDA devices here.
+
+    Raises:
+        ConfigError: there are too many.
+    """
+    most = most_processes(device, num_gpus)
+    if most is not None and num_processes > most:
+        raise ConfigError(f"{key}: found {num_processes}; accepted on {device}: at most {most}, one for each GPU")
+
+
+def most_processes(device: str, num_gpus: int) -> int | None:
+    """Return how many processes a device serves: one on each GPU; None is any number.
+
+    Args:
+        device: as in `check_num_processes`.
+        num_gpus: likewise.
+    """
+    return {"cpu": None, "cuda": num_gpus}.get(device, 1)
+
+
+def process_device(rank: int, device: str, num_gpus: int) -> str:
+    """Return the device of one of several processes on a machine.
+
+    Args:
+        rank: of the process, from 0.
+        device: as in `check_num_processes`.
+        num_gpus: likewise.
+    """
+    return f"cuda:{rank}" if device == "cuda" and rank < num_gpus else device
+
+
+def save_memory(
+    pipe: StableDiffusionPipeline,
+    attention_slicing: bool = False,
+    vae_slicing: bool = False,
+    vae_tiling: bool = False,
+    offload: str = "none",
+    device: torch.device | None = None,
+) -> None:
+    """Switch on what diffusers has for drawing with less memory; see section `generate` of the parameters.
+
+    Args:
+        pipe: changed in place, with its final weights: an offloaded model cannot be patched.
+        attention_slicing: attention in two steps.
+        vae_slicing: one image at a time through the decoder.
+        vae_tiling: images larger than the model's own in tiles.
+        offload: none; model or sequential: weights wait in the CPU's memory. For these the pipeline is on the CPU.
+        device: where an offloaded model computes.
+    """
+    if attention_slicing:
+        pipe.enable_attention_slicing()
+    if vae_slicing:
+        pipe.vae.enable_slicing()
+    if vae_tiling:
+        pipe.vae.enable_tiling()
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    if offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=device)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

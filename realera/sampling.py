@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from accelerate.utils import align_module_device  # type: ignore[import-untyped]
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
@@ -85,5 +86,6 @@ def _draw(
 
 
 def _warn(pipe: StableDiffusionPipeline, prompts: Sequence[str]) -> None:
-    table = pipe.text_encoder.get_input_embeddings().weight
-    warn_unknown_words(prompts, pipe.tokenizer, table, pipe.name_or_path or "the model")
+    embeddings = pipe.text_encoder.get_input_embeddings()
+    with align_module_device(embeddings):  # brings offloaded weights back
+        warn_unknown_words(prompts, pipe.tokenizer, embeddings.weight, pipe.name_or_path or "the model")

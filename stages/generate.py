@@ -27,7 +27,7 @@ def main(what: What, concept: str = typer.Argument("")) -> None:
     with stage_errors():
         subjects, out, source = _job(what, concept)
         params = load_params()
-        settings = params.generate.model_dump(exclude={"num_processes"})
+        settings = params.generate.model_dump(exclude={"num_processes", "offload"})
         key = fingerprint([what, concept, settings, params.model.model_dump(), repr(subjects)], source.files())
         with scratch(what, key) as folder:
             write_parquet(draw_all(drawings(subjects, params.generate), source, params.generate, folder), out)

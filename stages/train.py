@@ -7,7 +7,7 @@ import torch
 import typer
 from diffusers import StableDiffusionPipeline
 
-from realera import models, unet
+from realera import launch, models, unet
 from realera.alignment import Pairs, train
 from realera.artifacts import atomic_path, read_safetensors
 from realera.concepts import load_preset
@@ -18,7 +18,7 @@ from realera.lora import save_adapter
 from realera.neighborhood import perturber
 from realera.prompt_table import PromptTable
 from realera.samples import SampleTable
-from realera.scratch import fingerprint, scratch
+from realera.scratch import fingerprint
 from realera.stage import artifact, stage_errors
 
 INPUTS = ("prompts.parquet", "samples.parquet", "kv_patch.safetensors", "anchor_latents.safetensors")
@@ -28,10 +28,24 @@ def main(concept: str) -> None:
     """Write artifacts/<concept>/lora/ and loss.csv."""
     with stage_errors():
         params = load_params()
-        settings = [params.lora.model_dump(), params.sampler.model_dump(), params.model.model_dump()]
-        key = fingerprint(settings, [artifact(concept, name) for name in INPUTS])
-        with scratch("train", key) as folder:
-            pipe, log = align(concept, params, folder)
+        count = params.lora.num_processes
+        if count > 1 and launch.num_processes() == 1:
+            device = str(models.resolve_device(params.model.device))
+            models.check_num_processes("lora.num_processes", count, device, torch.cuda.device_count())
+            launch.on_processes(work, (concept, params), count, "lora.num_processes")
+        else:
+            work(concept, params)
+
+
+def work(concept: str, params: Params) -> None:
+    """Train as one process of a launch, or alone; the main one writes."""
+    shared = {"num_processes": launch.num_processes()}  # which changes the last bits of what is trained
+    lora = params.lora.model_dump(exclude={"gradient_checkpointing"}) | shared
+    settings = [lora, params.sampler.model_dump(), params.model.model_dump()]
+    key = fingerprint(settings, [artifact(concept, name) for name in INPUTS])
+    with launch.shared_scratch("train", key, params.model.device) as folder:
+        pipe, log = align(concept, params, folder)
+        if launch.is_main():
             with atomic_path(artifact(concept, "lora")) as target:
                 save_adapter(pipe.unet, target)
             with atomic_path(artifact(concept, "loss.csv")) as target:
@@ -45,7 +59,8 @@ def align(concept: str, params: Params, folder: Path) -> tuple[StableDiffusionPi
     num_images = params.latents.num_images * len(load_preset(concept).targets)
     patch_file = artifact(concept, "kv_patch.safetensors")
     patch = read_safetensors(patch_file)
-    pipe = models.open_pipeline(**params.model.model_dump(), without=("text_encoder", "tokenizer", "vae"))
+    where = params.model.model_dump() | {"device": launch.own_device(params.model.device)}
+    pipe = models.open_pipeline(**where, without=("text_encoder", "tokenizer", "vae"))
     check_width(unet.weights(pipe.unet), table)
     unet.check_fits(unet.weights(pipe.unet), patch, str(patch_file))
     latents = read_latents(artifact(concept, "anchor_latents.safetensors"), num_images, pipe.unet.config.in_channels)

@@ -81,6 +81,8 @@ def settings(**changes) -> LoraParams:
         "gamma2": 1.0,
         "save_every": 3,
         "mixed_precision": "no",
+        "num_processes": 1,
+        "gradient_checkpointing": False,
         "seed": 0,
     }
     return LoraParams(**(values | changes))

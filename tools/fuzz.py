@@ -33,6 +33,7 @@ from realera.artifacts import write_json
 
 PROJECT = Path(__file__).resolve().parent.parent
 SECONDS = 120
+INTERRUPTED = 130
 PAYLOAD = "<script>alert(1)</script>"
 NAMES = ("clear error", "correct run", "traceback", "hang", "half-written", "unescaped", "no message")
 FAULTS = NAMES[2:]
@@ -275,6 +276,8 @@ def outcome(stage: str) -> tuple[str, str]:
         with redirect_stderr(said), redirect_stdout(StringIO()), warnings.catch_warnings():
             execute(stage)
     except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            raise KeyboardInterrupt from ended
         return _of_error(ended.code, said.getvalue(), before), said.getvalue()
     except _HangError:
         return "hang", said.getvalue()
