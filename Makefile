@@ -4,6 +4,8 @@
 # make test-slow  the tests marked slow (the pretrain graph at smoke size)
 # make fullsize   all stages on a random checkpoint of Stable Diffusion v1.4's size (24 GiB, about 4 GB of disk)
 # make bench      speed, as ratios measured side by side; rewrites docs/benchmarks.md
+# make chaos      kill stages 100 times at random moments, start them again, compare
+# make fuzz       spoil 1,000 inputs, see how the stages end
 # make format     let ruff rewrite the code
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ CODE := realera stages pretrain benchmarks tools tests
 # the tests find dvc and realera as a user with an activated .venv does
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo setup lint format test test-slow fullsize bench
+.PHONY: help demo setup lint format test test-slow fullsize bench chaos fuzz
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -48,10 +50,16 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow --numprocesses $(JOBS) --dist loadfile
 
 fullsize: $(STAMP)
 	$(BIN)/python tools/run_fullsize.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks --page docs/benchmarks.md --plot docs/benchmarks.svg
+
+chaos: $(STAMP)
+	$(BIN)/python tools/chaos.py --kills 100 --seed 0
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tools.fuzz --num 1000 --seed 0

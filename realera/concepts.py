@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, RootModel, ValidationInfo, field_validator, model_validator
 
 from realera import project
-from realera.config import CONCEPT_NAME, Section, check_template, load_yaml
+from realera.config import CONCEPT_NAME, RESERVED, Section, check_template, load_yaml
 from realera.errors import ConfigError
 
 CONCEPTS = Path("data/concepts")
@@ -166,9 +166,9 @@ def check_name(name: str) -> None:
     """Refuse what could be a path, so that nothing is read or written outside the concept's own folder.
 
     Raises:
-        ConfigError: the name is no file name.
+        ConfigError: the name is no file name, or one that the project uses itself.
     """
-    if not re.fullmatch(CONCEPT_NAME, name):
+    if not re.fullmatch(CONCEPT_NAME, name) or name in RESERVED:
         raise ConfigError(f"concepts: found {name!r}; accepted: names of files in {CONCEPTS}, without .yaml")
 
 

@@ -5,25 +5,30 @@ original model once for all of them; a preset's own words (its targets, their sy
 prompts, its look-alikes, its anchors) once for it.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from realera.artifacts import read_json
 from realera.concepts import Preset, load_words, prompt_file, unseen_words
-from realera.config import GenerateParams
+from realera.config import GenerateParams, ImageSeed
 from realera.errors import ArtifactError
-from realera.prompt_files import PromptRow, read_prompt_file
+from realera.prompt_files import MAX_SIZE, SIZE_STEP, PromptRow, read_prompt_file
 from realera.prompts import fill
+from realera.yaml_file import explain
 
 GROUPS = ("erase", "preserve", "synonym", "associated", "lookalike", "unseen", "anchor", "rows")
 SHARED_GROUPS = ("preserve", "unseen", "rows")
 """Drawn by the original model once for all presets."""
 
+Pixels = Annotated[int, Field(ge=SIZE_STEP, le=MAX_SIZE, multiple_of=SIZE_STEP)]
 
+
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True)
 class Subject:
     """What is drawn as one.
@@ -45,11 +50,11 @@ class Subject:
     group: str
     word: str
     parent: str
-    prompts: tuple[str, ...]
-    seed: int | None = None
-    guidance_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: ImageSeed | None = None
+    guidance_scale: Annotated[float, Field(gt=0)] | None = None
+    width: Pixels | None = None
+    height: Pixels | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -116,15 +121,13 @@ def read_subjects(path: Path) -> list[Subject]:
     Raises:
         ArtifactError: it is missing or corrupt.
     """
-    try:
-        subjects = TypeAdapter(list[Subject]).validate_python(read_json(path))
+    try:  # as strict JSON: lists may become tuples, but text never becomes a number
+        subjects = TypeAdapter(list[Subject]).validate_json(json.dumps(read_json(path)), strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactError(f"{path}: {place}: found {problem['input']!r}; plan makes it anew") from error
+        raise ArtifactError(f"{path}: {explain(error, list[Subject])[0]}; plan makes it anew") from error
     for subject in subjects:
-        if subject.group not in GROUPS or not subject.prompts:
-            raise ArtifactError(f"{path}: found {subject.key}; accepted: groups {', '.join(GROUPS)}, with prompts")
+        if subject.group not in GROUPS or (subject.seed is None) != (subject.group != "rows"):
+            raise ArtifactError(f"{path}: found {subject.key}; accepted: groups {', '.join(GROUPS)}, rows with a seed")
     return subjects
 
 

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from realera.artifacts import read_parquet, write_parquet
 from realera.errors import ArtifactError
 from realera.prompts import Prompt, Tokens, aligned
+
+if TYPE_CHECKING:
+    import torch
 
 _SCHEMA = pa.schema(
     [
@@ -48,7 +51,7 @@ class PromptTable:
 
     prompts: Sequence[Prompt]
     tokens: Sequence[Tokens]
-    embeddings: torch.Tensor
+    embeddings: "torch.Tensor"
 
     @property
     def length(self) -> int:
@@ -69,7 +72,7 @@ class PromptTable:
             for i, pair in targets
         ]
 
-    def preserved(self) -> torch.Tensor:
+    def preserved(self) -> "torch.Tensor":
         """Return every token of every preserved prompt, with BOS and padding: [num, d]."""
         rows = [i for i, prompt in enumerate(self.prompts) if prompt.role == "preserve"]
         return self.embeddings[rows].reshape(-1, self.width)
@@ -98,6 +101,8 @@ class PromptTable:
         Raises:
             ArtifactError: it is missing or corrupt, or was not written by the encode stage.
         """
+        import torch  # here: the report checks prompts without it
+
         rows = read_parquet(path, _SCHEMA).to_pylist()
         table = read_parquet(path, ["embedding"])
         vectors = matrix(table["embedding"], f"{path}: column embedding")
@@ -107,7 +112,7 @@ class PromptTable:
             embeddings = torch.from_numpy(vectors.reshape(shape))
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"{path}: its embeddings don't have the shape that its header says") from error
-        _check_rows(rows, embeddings.shape[1], path)
+        check_rows(rows, embeddings.shape[1], path)
         prompts = [Prompt(row["text"], 0, len(row["text"]), row["role"], row["target"], row["pair_id"]) for row in rows]
         tokens = [Tokens(row["first"], row["last"], row["num_tokens"]) for row in rows]
         return cls(prompts, tokens, embeddings)
@@ -134,13 +139,23 @@ def matrix(column: pa.ChunkedArray, source: str) -> np.ndarray:
     return values.reshape(len(column), kind.list_size).copy()
 
 
-def _check_rows(rows: Sequence[dict], length: int, path: Path) -> None:
-    """Refuse targets without an anchor, and tokens that no prompt has."""
+def check_rows(rows: Sequence[dict], length: int, path: Path) -> None:
+    """Check what the rows of prompts.parquet say of each other.
+
+    Args:
+        rows: role, text, pair_id, first, last and num_tokens of each.
+        length: T, tokens of a prompt with padding.
+        path: of the table, for the error.
+
+    Raises:
+        ArtifactError: there is no target, one has no anchor or the other way round, or a token is none of its prompt.
+    """
     pairs = {role: {row["pair_id"] for row in rows if row["role"] == role} for role in ("target", "anchor")}
     if not pairs["target"]:
         raise ArtifactError(f"{path}: no prompt of a target")
-    if alone := pairs["target"] - pairs["anchor"]:
-        raise ArtifactError(f"{path}: pair_id: found {min(alone)}, a target's prompt without its anchor's")
+    for one, other in (("a target", "anchor"), ("an anchor", "target")):
+        if alone := pairs[one.split()[1]] - pairs[other]:
+            raise ArtifactError(f"{path}: pair_id: found {min(alone)}, {one}'s prompt without its {other}'s")
     for row in rows:
         last, empty = row["last"], row["role"] == "preserve"  # a preserved text may be empty
         if not (1 <= row["first"] <= last + empty and last < row["num_tokens"] <= length):

@@ -5,19 +5,19 @@ that are thrown away; half-finished work therefore lives in a folder of the user
 the content that it was made from. The same inputs find it again, other inputs never do.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from realera.artifacts import file_sha256
+from realera.artifacts import file_sha256, lock_folder
 
 _KEY_DIGITS = 16
 
@@ -53,31 +53,21 @@ def scratch(stage: str, key: str) -> Iterator[Path]:
     second process with the same stage and key waits until the first has ended.
     """
     folder = scratch_root() / f"{stage}-{key[:_KEY_DIGITS]}"
-    descriptor = _lock(folder)
+    for left in folder.parent.glob(".tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    descriptor = lock_folder(folder)
     try:
         yield folder
-        shutil.rmtree(folder)
+        _remove_at_once(folder)
     finally:
         os.close(descriptor)
 
 
-def _lock(folder: Path) -> int:
-    """Make the folder if needed and lock it; return the descriptor whose closing unlocks it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # removed by another process: try again
-            descriptor = os.open(folder, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_still_there(folder, descriptor):
-                return descriptor
-            os.close(descriptor)
-
-
-def _is_still_there(folder: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(folder.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+def _remove_at_once(folder: Path) -> None:
+    """Remove a folder so that one who is killed meanwhile leaves all of its work or none, not a part."""
+    left = folder.with_name(f".tmp-{uuid.uuid4().hex}")
+    folder.rename(left)
+    shutil.rmtree(left, ignore_errors=True)  # another process may remove it too
 
 
 def _content(path: Path) -> str | dict[str, str]:

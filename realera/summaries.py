@@ -4,20 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from realera.artifacts import read_json
 from realera.errors import ArtifactError
 from realera.metrics.readings import READINGS
+
+
+Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""That a chart's axis still has ticks for; no NaN."""
 
 
 class _Part(BaseModel):
@@ -29,9 +24,9 @@ class _Part(BaseModel):
 class Figure(_Part):
     """One figure with its interval."""
 
-    value: FiniteFloat
-    low: FiniteFloat
-    high: FiniteFloat
+    value: Number
+    low: Number
+    high: Number
     n: NonNegativeInt
 
 
@@ -56,10 +51,15 @@ class Detail(_Part):
     difference: Figures
 
     @model_validator(mode="after")
-    def _same_readings(self) -> Self:
-        if not self.base.keys() == self.erased.keys() == self.difference.keys():
-            raise ValueError("base, erased and difference with the same readings")
+    def _has_both(self) -> Self:
+        _check_difference(self.base, self.erased, self.difference)
         return self
+
+
+def _check_difference(base: Figures, erased: Figures, difference: Figures) -> None:
+    """Refuse a difference of what one model has no images for; without a face a model has no identity, for instance."""
+    if difference.keys() - (base.keys() & erased.keys()):
+        raise ValueError("differences of readings that both models have")
 
 
 class Floor(_Part):
@@ -78,35 +78,33 @@ class Scores(_Part):
     erased: dict[str, Figures | None]
     difference: dict[str, Figures | None]
     readings: list[Reading]
-    confidence: FiniteFloat = 0.95
+    confidence: Number = 0.95
     anchor_floor: list[Floor] = []
     words: list[Detail] = []
     prompts: list[Detail] = []
     labels: dict[str, list[str]] = {}
     detections: dict[str, dict[str, dict[str, dict[str, Figure]]]] = {}
-    sets: dict[str, dict[str, Figure]] = {}
+    sets: dict[str, Annotated[dict[str, Figure], Field(min_length=1)]] = {}
     targets: list[str] = []
     anchors: list[str] = []
 
     @model_validator(mode="after")
     def _same_metrics(self) -> Self:
-        parts = [{name: set(each or ()) for name, each in part.items()} for part in self._parts()]
-        if not parts[0] == parts[1] == parts[2]:
-            raise ValueError("base, erased and difference with the same metrics and readings")
+        if not self.base.keys() == self.erased.keys() == self.difference.keys():
+            raise ValueError("base, erased and difference with the same metrics")
+        for name in self.base:
+            _check_difference(self.base[name] or {}, self.erased[name] or {}, self.difference[name] or {})
         return self
-
-    def _parts(self) -> tuple[dict[str, Figures | None], ...]:
-        return self.base, self.erased, self.difference
 
 
 class Layer(_Part):
     """One K or V matrix in solve.json."""
 
     name: str
-    erase_before: FiniteFloat
-    erase_after: FiniteFloat
-    preserve_after: FiniteFloat
-    relative_change: FiniteFloat
+    erase_before: Number
+    erase_after: Number
+    preserve_after: Number
+    relative_change: Number
 
 
 class Solve(_Part):
@@ -114,12 +112,12 @@ class Solve(_Part):
 
     rows: dict[str, NonNegativeInt]
     width: int
-    condition_number: FiniteFloat | None
-    ridge: FiniteFloat | None
+    condition_number: Number | None
+    ridge: Number | None
     layers: list[Layer]
 
 
-Range = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
+Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
 class Kind(_Part):
@@ -127,7 +125,7 @@ class Kind(_Part):
 
     num_samples: NonNegativeInt
     num_rows: NonNegativeInt
-    acceptance: FiniteFloat | None
+    acceptance: Number | None
     radius: Range
     relative_radius: Range
     cosine: Range
@@ -138,7 +136,7 @@ class Mining(_Part):
 
     neighbor: Kind | None
     beyond: Kind | None
-    token_norm: Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)] = [0.0, 0.0, 0.0]
+    token_norm: Annotated[list[Number], Field(min_length=3, max_length=3)] = [0.0, 0.0, 0.0]
     source: str = "noise"
     phrases: list[str] = []
 

@@ -80,15 +80,16 @@ def read_vocabulary(model: str | Path) -> list[str]:
         words += [word for entry in concepts.values() for word in entry.get("synonyms", [])]
     except (ArtifactError, AttributeError, KeyError, TypeError):
         return []
-    return sorted(set(words))
+    return sorted({word for word in words if isinstance(word, str)})
 
 
 def read_concepts(model: str | Path) -> list[str]:
     """Return the names of the concepts in a model folder's vocabulary.json, or none."""
     try:
-        return list(read_json(Path(model) / VOCABULARY_FILE)["concepts"])
-    except (ArtifactError, KeyError, TypeError):
+        names = list(read_json(Path(model) / VOCABULARY_FILE)["concepts"].keys())
+    except (ArtifactError, AttributeError, KeyError, TypeError):
         return []
+    return [name for name in names if name.strip()]
 
 
 def _unknown_words_message(prompt: str, words: Sequence[str], model: str, vocabulary: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -14,6 +15,14 @@ from realera.errors import ConfigError
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Location = tuple[str | int, ...]
+
+
+MOST_VALUES = 1_000_000
+"""In a file, aliases counted as often as they stand there: a few lines of them can mean more than memory holds."""
+
+_MOST_BITS = 10_000
+_MOST_SHOWN = 20
+"""Problems of a file that are said; a list of a thousand wrong words is one slip."""
 
 
 class Section(BaseModel):
@@ -38,8 +47,19 @@ def load_yaml(path: str | Path, schema: type[Schema]) -> Schema:
     try:
         return _validate(data, schema)
     except ValidationError as error:
-        problems = (f"{path}: {_explain(problem, schema)}" for problem in _causes(error))
-        raise ConfigError("\n".join(problems)) from None
+        problems = explain(error, schema)
+        more = [f"{len(problems) - _MOST_SHOWN} more problems"] if len(problems) > _MOST_SHOWN else []
+        raise ConfigError("\n".join(f"{path}: {line}" for line in problems[:_MOST_SHOWN] + more)) from None
+
+
+def explain(error: ValidationError, schema: Any) -> list[str]:
+    """Return a line for each problem: the key, the value found, and what is accepted.
+
+    Args:
+        error: of pydantic.
+        schema: that was asked for, to name its keys.
+    """
+    return [_explain(problem, schema) for problem in _causes(error)]
 
 
 def _validate(data: dict[str, Any], schema: type[Schema]) -> Schema:
@@ -88,7 +108,7 @@ def _as_number(value: Any) -> float | None:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        data = _with_text_keys(yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader))
+        data = _with_text_keys(_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no date, no integer
@@ -98,12 +118,34 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return data
 
 
+def _load(text: str) -> Any:
+    loader = _UniqueKeyLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _num_values(node, {}) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values, its aliases written out")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values of a tree; an alias counts as what it stands for, and each node is visited once."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inside = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = 1 + sum(_num_values(each, known) for each in inside)
+    return known[id(node)]
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML without objects, and without keys that silently win over an earlier one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = next((key for key, count in keys.items() if count > 1), None)
         if twice is not None:
             problem = f"the key {twice!r} is given twice"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -116,7 +158,16 @@ def _truth(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool | str:
     return text.lower() == "true" if text.lower() in ("true", "false") else text
 
 
+def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """Read a whole number, but none too long to be written out again."""
+    value = loader.construct_yaml_int(node)
+    if value.bit_length() > _MOST_BITS:
+        raise ValueError(f"a whole number of more than {_MOST_BITS} bits")
+    return value
+
+
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:bool", _truth)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def _with_text_keys(data: Any) -> Any:
@@ -125,10 +176,12 @@ def _with_text_keys(data: Any) -> Any:
     return [_with_text_keys(value) for value in data] if isinstance(data, list) else data
 
 
-def _explain(problem: Mapping[str, Any], schema: type[BaseModel]) -> str:
+def _explain(problem: Mapping[str, Any], schema: Any) -> str:
     """Say in one line where the problem is, what was found and what is accepted."""
     location: Location = problem["loc"]
-    key = ".".join(str(part) for part in location) or "the file"
+    if problem["type"] == "json_invalid":  # such as half of a character, which no text in UTF-8 holds
+        return f"not readable: {problem['ctx']['error']}"
+    key = ".".join(_named(part) for part in location) or "the file"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {_known_keys(schema, location)}"
     if problem["type"] == "missing":
@@ -143,7 +196,7 @@ def _accepted(problem: Mapping[str, Any]) -> str:
     return re.sub("^(a valid|an?) ", "", text)
 
 
-def _known_keys(schema: type[BaseModel], location: Location) -> str:
+def _known_keys(schema: Any, location: Location) -> str:
     section = _section_at(schema, location[:-1])
     if section is None:
         return "accepted: fewer keys"
@@ -174,9 +227,19 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
+def _named(part: str | int) -> str:
+    """Return a part of a key as it stands in a line of text."""
+    return part if isinstance(part, str) and part.isprintable() and len(part) <= 60 else _show(part).strip('"')
+
+
 def _show(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _printable(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _printable(text: str) -> str:
+    """Write out what would change the line itself: control characters, text from right to left."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _one_line(error: Exception) -> str:

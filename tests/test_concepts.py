@@ -33,7 +33,16 @@ def test_twenty_presets_are_shipped():
     assert set(load_words("objects10")) <= {name for preset in SHIPPED for name in load_preset(preset).targets}
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if load_preset(name).task == "object"])
+def test_a_hundred_concepts_in_one_preset(tiny_sd):
+    preset, vocabulary = load_preset("hundred"), read_concepts(tiny_sd)
+    assert len(preset.targets) == 100
+    assert set(preset.targets) <= set(vocabulary)
+    kept = set(preserved_words(preset, vocabulary))
+    assert set(load_words(preset.classes)) <= kept
+    assert not kept & {*preset.targets, *unseen_words(preset)}
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if load_preset(name).task == "object" and name != "hundred"])
 def test_shipped_presets_fit_the_embedded_model(name, tiny_sd):
     preset, vocabulary = load_preset(name), read_concepts(tiny_sd)
     assert set(preset.targets) | set(preset.anchors) | set(unseen_words(preset)) <= set(vocabulary)

@@ -14,10 +14,10 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from realera.config import load_params
 from realera.errors import ModelError
 from realera.models import open_pipeline, use_scheduler
+from realera.neighborhood import sample
 from realera.stage import artifact
 from realera.text import VOCABULARY_FILE
 from stages.encode import encode
-from stages.mine import mine
 from stages.solve import solve
 from tools.fullsize import SCHEDULER, new_part
 from tools.single_file import as_convolution, unet_name, vae_name
@@ -174,6 +174,7 @@ def erase(model: dict[str, str]) -> dict[str, torch.Tensor]:
             "sampler": params.sampler.model_copy(update={"M": 1, "N": 1}),
         }
     )
-    encode("airplane", params).write(artifact("airplane", "prompts.parquet"))
-    mine("airplane", params)[0].write(artifact("airplane", "samples.parquet"))
+    table = encode("airplane", params)
+    table.write(artifact("airplane", "prompts.parquet"))
+    sample(table, params.sampler)[0].write(artifact("airplane", "samples.parquet"))
     return solve("airplane", params).weights

@@ -3,7 +3,6 @@
 Free of torch and diffusers, and the same bytes for the same artifacts.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from realera.artifacts import atomic_path, write_json
@@ -39,20 +38,20 @@ def write_report(params: Params, artifacts: Path, reports: Path) -> Path:
     span = params.sampler.span
     points = {each.concept: geometry.points(each.prompts, each.samples, span) for each in inputs}
     html = page.render(params, inputs, presets, summaries, points)
+    sheets = {each.concept: _sheet(each, is_blurred(presets[each.concept], params)) for each in inputs}
     write_json(tables.flat_metrics(summaries), reports / "metrics.json")
     with atomic_path(reports / "plots") as folder:
         tables.write_plots(folder, inputs, summaries, points)
     with atomic_path(reports / "sheets") as folder:
-        _write_sheets(folder, inputs, {name: is_blurred(presets[name], params) for name in presets})
+        folder.mkdir()
+        for concept, sheet in sheets.items():
+            (folder / f"{concept}.png").write_bytes(sheet)
     with atomic_path(reports / "index.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
     return reports / "index.html"
 
 
-def _write_sheets(folder: Path, inputs: list[Inputs], blur: Mapping[str, bool]) -> None:
-    folder.mkdir()
+def _sheet(inputs: Inputs, blur: bool) -> bytes:
     limits = dict.fromkeys(MOST_SHOWN, pictures.COLUMNS)
-    for each in inputs:
-        title = f"{each.concept}: original model above, erased model below, same prompts and seeds"
-        sheet = pictures.contact_sheet(pictures.words(each, limits, blur[each.concept]), title)
-        (folder / f"{each.concept}.png").write_bytes(sheet)
+    title = f"{inputs.concept}: original model above, erased model below, same prompts and seeds"
+    return pictures.contact_sheet(pictures.words(inputs, limits, blur), title)

@@ -76,7 +76,7 @@ def _samples(rows: Sequence[dict], tokens: Sequence[int], vectors_pd: np.ndarray
     for kind in ("beyond", "neighbor"):
         for sample in thinned([sample for sample in here if sample["kind"] == kind]):
             prompt = sample["prompt_id"]
-            found.append(Point(kind, text[prompt], sample["distance"] / norm[prompt], sample["cosine"]))
+            found.append(Point(kind, text[prompt], _share(sample["distance"], norm[prompt]), sample["cosine"]))
     return found
 
 
@@ -100,8 +100,13 @@ def _preserved(rows: Sequence[dict], vectors_pd: np.ndarray) -> list[Point]:
 
 def _point(kind: str, label: str, e: np.ndarray, x: np.ndarray) -> Point:
     length = float(np.linalg.norm(e))
-    distance = float(np.linalg.norm(x - e)) / length
-    return Point(kind, label, distance, float(e @ x) / (length * float(np.linalg.norm(x))))
+    distance = _share(float(np.linalg.norm(x - e)), length)
+    return Point(kind, label, distance, _share(float(e @ x), length * float(np.linalg.norm(x))))
+
+
+def _share(part: float, whole: float) -> float:
+    """Return part / whole; 0 beside an embedding of no length, which has no direction either."""
+    return part / whole if whole else 0.0
 
 
 def thinned(items: Sequence, most: int = MOST_POINTS) -> list:

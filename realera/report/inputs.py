@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from realera.artifacts import read_parquet, take_rows
 from realera.errors import ArtifactError
-from realera.images import SCHEMA
+from realera.images import KNOWN, SCHEMA
+from realera.prompt_table import check_rows, matrix
 from realera.summaries import read_summary
 
 PROMPT_COLUMNS = pa.schema(
-    [(name, pa.int32()) for name in ("prompt_id", "pair_id", "last", "num_tokens")]
+    [(name, pa.int32()) for name in ("prompt_id", "pair_id", "first", "last", "num_tokens")]
     + [(name, pa.string()) for name in ("role", "text")]
 )
 """Beside the embedding, whose size is the model's."""
@@ -31,6 +33,11 @@ SCORE_COLUMNS = pa.schema(
 )
 KEYS = ("anchor_floor", "words")
 """What the page shows of scores.json, beside what any reader needs."""
+
+LOSS_COLUMNS = ("step", "loss", "erase", "preserve", "lr")
+
+_LARGEST = 1e100
+"""Numbers that a chart's axis still has ticks for."""
 
 MOST_SHOWN: Mapping[str, int] = {
     "erase": 10, "synonym": 5, "associated": 5, "lookalike": 5, "preserve": 5, "unseen": 5, "rows": 20, "anchor": 10,
@@ -86,16 +93,19 @@ def read_inputs(concept: str, artifacts: Path) -> Inputs:
     erased = _first_rows(folder / "images.parquet", MOST_SHOWN)
     wanted = {(row["word"], row["prompt"], row["seed"]) for row in erased}
     original = _pairs_of(folder / "originals.parquet", wanted) + _pairs_of(artifacts / "shared/base.parquet", wanted)
+    if not original:
+        raise ArtifactError(f"{folder / 'images.parquet'}: no image whose prompt and seed the original model has drawn")
+    prompts = _read_prompts(folder / "prompts.parquet")
     return Inputs(
         concept=concept,
-        prompts=_read_prompts(folder / "prompts.parquet"),
-        samples=read_parquet(folder / "samples.parquet", SAMPLE_COLUMNS),
+        prompts=prompts,
+        samples=_read_samples(folder / "samples.parquet", prompts),
         mining=read_summary(folder / "mining.json"),
         solve=read_summary(folder / "solve.json"),
         loss=_read_csv(folder / "loss.csv"),
         original=original + _first_rows(folder / "originals.parquet", {"anchor": MOST_SHOWN["anchor"]}),
         erased=erased,
-        judged=_judged(read_parquet(folder / "scores.parquet", SCORE_COLUMNS).to_pylist()),
+        judged=_judged(folder / "scores.parquet"),
         scores=_read_scores(folder / "scores.json"),
     )
 
@@ -122,8 +132,7 @@ def _pairs_of(path: Path, wanted: Container[tuple]) -> list[Row]:
 
 def _rows(path: Path, keep: Callable[[Row], bool]) -> list[Row]:
     """Return some rows of an image table; the pictures of the others are not kept in memory."""
-    without_png = pa.schema([field for field in SCHEMA if field.name != "png"])
-    rows = read_parquet(path, without_png).to_pylist()
+    rows = read_parquet(path, KNOWN).to_pylist()
     index = [i for i, row in enumerate(rows) if keep(row)]
     pngs = take_rows(path, SCHEMA.field("png"), index)
     return [{**rows[i], "png": png} for i, png in zip(index, pngs, strict=True)]
@@ -132,11 +141,26 @@ def _rows(path: Path, keep: Callable[[Row], bool]) -> list[Row]:
 def _read_prompts(path: Path) -> pa.Table:
     table = read_parquet(path, PROMPT_COLUMNS)
     embedding = read_parquet(path, ["embedding"])["embedding"]
-    size = int((table.schema.metadata or {}).get(b"width", b"0"))
-    kind = embedding.type
-    if not (pa.types.is_fixed_size_list(kind) and size and kind.list_size % size == 0):
-        raise ArtifactError(f"{path}: column embedding: found {kind} for a width of {size}")
+    size = matrix(embedding, f"{path}: column embedding").shape[1]
+    width = _whole((table.schema.metadata or {}).get(b"width", b""))
+    if not width or size % width:
+        raise ArtifactError(f"{path}: column embedding: found {embedding.type} for a width of {width}")
+    check_rows(table.to_pylist(), size // width, path)
     return table.append_column("embedding", embedding)
+
+
+def _whole(digits: bytes) -> int:
+    return int(digits) if len(digits) < 10 and digits.isdigit() else 0
+
+
+def _read_samples(path: Path, prompts: pa.Table) -> pa.Table:
+    table = read_parquet(path, SAMPLE_COLUMNS)
+    if set(table["prompt_id"].to_pylist()) - set(prompts["prompt_id"].to_pylist()):
+        raise ArtifactError(f"{path}: not made from this prompts.parquet; mine makes it anew")
+    for name in ("cosine", "distance"):
+        if not np.isfinite(table[name].to_numpy()).all():
+            raise ArtifactError(f"{path}: {name}: found values that are not finite; mine makes it anew")
+    return table
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
@@ -150,25 +174,32 @@ def _read_csv(path: Path) -> list[dict[str, float | None]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if not reader.fieldnames:
-                raise ValueError("it has no header")
+            if missing := set(LOSS_COLUMNS) - set(reader.fieldnames or ()):
+                raise ValueError(f"no column {', '.join(sorted(missing))}")
             return [{key: _number(value) for key, value in row.items()} for row in reader]
     except (OSError, TypeError, ValueError, csv.Error) as error:  # TypeError: a row with more cells than the header
         raise ArtifactError(f"{path}: not readable as a table of numbers: {error}") from error
 
 
+def _are_finite(values: Sequence[float | None]) -> bool:
+    return all(value is not None and math.isfinite(value) for value in values)
+
+
 def _number(text: str) -> float | None:
     value = float(text) if text else None
-    if value is not None and not math.isfinite(value):
+    if value is not None and not abs(value) <= _LARGEST:
         raise ValueError(f"found {text!r}")
     return value
 
 
-def _judged(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[str, float]]:
+def _judged(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
     """Return each image's likeliest label: with the anchors among the labels where that was asked."""
     found = {}
+    rows = read_parquet(path, SCORE_COLUMNS).to_pylist()
     asked = [row for row in rows if row["metric"] in _SEEN_IN and row["labels"]]
     for row in sorted(asked, key=lambda row: _SEEN_IN.index(row["metric"])):  # the last one stays
+        if len(row["values"]) != len(row["labels"]) or None in row["labels"] or not _are_finite(row["values"]):
+            raise ArtifactError(f"{path}: image {row['image_id']!r}: not a value for each label; score makes it anew")
         best = max(range(len(row["labels"])), key=row["values"].__getitem__)
         found[row["model"], row["image_id"]] = (row["labels"][best], row["values"][best])
     return found

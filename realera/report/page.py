@@ -112,7 +112,7 @@ def _summary(average: Mapping[str, Any], inputs: Sequence[Inputs]) -> str:
         f"Of the pictures asked for as {who}, the judge still takes {said(new, 'Acc_e')} for {it} "
         f"(before: {said(old, 'Acc_e')})"
     ]
-    if new["Acc_g"] and reading in new["Acc_g"]:
+    if all(reading in (part.get("Acc_g") or {}) for part in (old, new)):
         parts.append(f"of those that mean {it} in other words {said(new, 'Acc_g')} ({said(old, 'Acc_g')})")
     kept = f"{said(new, 'Acc_s')} are still what was asked for ({said(old, 'Acc_s')})"
     return f"{', '.join(parts)}; of the pictures of what must stay {kept}."
@@ -122,10 +122,10 @@ def _overview(summaries: Mapping[str, Mapping[str, Any]], inputs: Sequence[Input
     rows = []
     for each in inputs:
         scores = summaries[each.concept]
-        reading = scores["readings"][0]
+        reading = next(iter(scores["readings"]), "")  # a preset may be judged by distances of sets alone
         old, new = (scores[model] for model in ("base", "erased"))
         cells = [_change(old.get(name), new.get(name), reading) for name in _COLUMNS]
-        rows.append({"concept": each.concept, "reading": words.READINGS[reading], "cells": cells})
+        rows.append({"concept": each.concept, "reading": words.READINGS.get(reading, "none"), "cells": cells})
     return {"cards": cards(summaries[AVERAGE]), "columns": list(_COLUMNS.values()), "rows": rows}
 
 

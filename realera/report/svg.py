@@ -13,6 +13,8 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 520, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 14, 46
 _MOST_TICKS = 6
+_SHORTEST = 1e-12
+"""A range that is shorter, beside its place, has no ticks that differ."""
 
 
 @dataclass(frozen=True)
@@ -147,4 +149,5 @@ def _grid(x: Axis, y: Axis) -> Markup:
 
 
 def _above(low: float, high: float) -> float:
-    return high if high > low else low + max(1.0, abs(low))
+    is_range = high - low > _SHORTEST * max(1.0, abs(low))
+    return high if is_range else low + max(1.0, abs(low))

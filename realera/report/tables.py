@@ -8,13 +8,12 @@ from typing import Any
 from realera.artifacts import atomic_path
 from realera.metrics.erasure import MODELS, figures_of
 from realera.report.geometry import Point
-from realera.report.inputs import Inputs
+from realera.report.inputs import LOSS_COLUMNS, Inputs
 
 AVERAGE = "average"
 
 METRIC_COLUMNS = ("concept", "metric", "reading", "model", "value", "low", "high", "n")
 POINT_COLUMNS = ("kind", "prompt", "distance", "cosine")
-LOSS_COLUMNS = ("step", "loss", "erase", "preserve", "lr")
 _DIGITS = 4
 
 
