@@ -162,7 +162,7 @@ def test_nothing_is_offloaded_from_a_cpu(offload):
 
 
 def test_gradient_checkpointing_needs_less_memory_for_the_same_lora(tmp_path, one_thread):
-    problem = build(open_pipeline(TINY_SD, device="cpu").unet, batch_size=4)
+    problem = build(open_pipeline(TINY_SD, device="cpu").unet, batch_size=8)
     found, peaks = {}, {}
     for is_on in (False, True):
         unet = copy.deepcopy(problem.unet)
@@ -171,7 +171,7 @@ def test_gradient_checkpointing_needs_less_memory_for_the_same_lora(tmp_path, on
         arguments = (unet, problem.pairs, alphas, params, folder, problem.mine, weights(problem.unet), False)
         peaks[is_on] = peak_mib(lambda arguments=arguments: train(*arguments))
         found[is_on] = {name: w.detach() for name, w in unet.named_parameters() if "lora_" in name}
-    assert peaks[True] < 0.8 * peaks[False]
+    assert peaks[True] < 0.85 * peaks[False]
     for name, weight in found[False].items():
         torch.testing.assert_close(found[True][name], weight, rtol=0, atol=1e-6)
 

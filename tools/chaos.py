@@ -594,24 +594,22 @@ def _folder(work: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def run(work: Path, stages: Sequence[Stage], num_kills: int, seed: int) -> list[Tally]:
-    """Make the project in `work`, an empty folder, and kill its stages, by their shares."""
+def run(work: Path, stages: Sequence[Stage], num_kills: int, seed: int) -> Iterator[Tally]:
+    """Make the project in `work`, an empty folder, and kill its stages one after the other, by their shares."""
     laboratory = Laboratory(work)
     last = max(NEEDED.index(stage.command) for stage in stages)
     laboratory.prepare(NEEDED[:last])
     total = sum(stage.share for stage in stages)
     borders = [sum(stage.share for stage in stages[:i]) * num_kills // total for i in range(len(stages) + 1)]
-    return [
-        torment(laboratory, stage, after - before, seed)
-        for stage, before, after in zip(stages, borders, borders[1:], strict=False)
-    ]
+    for stage, before, after in zip(stages, borders, borders[1:], strict=False):
+        yield torment(laboratory, stage, after - before, seed)
 
 
 def main(
     kills: Annotated[int, typer.Option(min=1, help="How many, over all stages.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
     stage: Annotated[list[str] | None, typer.Option(help="A stage to kill; else all of them.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write every kill there.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every kill there, after each stage.")] = None,
     work: Annotated[Path | None, typer.Option(help="A new folder to work in, kept; else a temporary one.")] = None,
 ) -> None:
     """Kill stages at random moments, start them again, and compare; exit with 1 if anything differs."""
@@ -620,11 +618,13 @@ def main(
         sys.exit(f"error: --stage: found {sorted(strange)[0]!r}; accepted: {', '.join(known)}")
     chosen = [found for name, found in known.items() if name in (stage or known)]
     begun = time.monotonic()
+    tallies: list[Tally] = []
     with _folder(work) as folder:
-        tallies = run(folder, chosen, kills, seed)
+        for tally in run(folder, chosen, kills, seed):
+            tallies.append(tally)
+            if json_file is not None:
+                write_json({"seed": seed, "stages": [asdict(found) for found in tallies]}, json_file)
     typer.echo(f"\n{table(tallies)}\n\nseed {seed}, {time.monotonic() - begun:.0f} s")
-    if json_file is not None:
-        write_json({"seed": seed, "stages": [asdict(tally) for tally in tallies]}, json_file)
     problems = [problem for tally in tallies for problem in tally.problems()]
     for problem in problems:
         typer.echo(f"error: {problem}", err=True)
