@@ -94,6 +94,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | pa.Schema | None = N
         with pq.ParquetFile(path) as file:
             _check_columns(path, names or (), file.schema_arrow.names)
             table = file.read(columns=None if names is None else list(names))
+            table.validate(full=True)  # text that is no UTF-8 is found only so
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
     if isinstance(columns, pa.Schema):
@@ -122,7 +123,7 @@ def read_json(path: str | Path) -> Any:
     path = existing_file(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ArtifactError(f"{path}: not readable as JSON: {_first_line(error)}") from error
 
 
@@ -142,6 +143,7 @@ def read_parquet_blocks(path: str | Path, schema: pa.Schema, rows_at_once: int) 
         with pq.ParquetFile(path, pre_buffer=False) as file:  # else it keeps what was read until the end
             _check_columns(path, schema.names, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=rows_at_once):
+                batch.validate(full=True)
                 block = pa.Table.from_batches([batch])
                 _check_types(path, block, schema)
                 yield block
@@ -166,6 +168,7 @@ def take_rows(path: str | Path, field: pa.Field, index: Sequence[int]) -> list[A
             _check_columns(path, [field.name], file.schema_arrow.names)
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=[field.name])
+                table.validate(full=True)
                 inside = wanted[(wanted >= start) & (wanted < start + table.num_rows)] - start
                 _check_types(path, table, pa.schema([field]))
                 found += table[field.name].take(pa.array(inside)).to_pylist()

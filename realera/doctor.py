@@ -167,7 +167,7 @@ def _is_whole(path: Path) -> bool:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length < path.stat().st_size else {}
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
     return path.stat().st_size == 8 + length + end
 

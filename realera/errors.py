@@ -27,3 +27,8 @@ class MiningError(RealEraError):
     def __init__(self, message: str, suggestions: tuple[dict[str, float | str], ...] = ()) -> None:
         super().__init__(message)
         self.suggestions = suggestions
+
+
+def printable(text: str) -> str:
+    """Write out what would change a message's line itself: control characters, text from right to left."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

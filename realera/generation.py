@@ -5,10 +5,9 @@ share one. So a run that was killed, or one with another number of processes, gi
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import TypeAlias
@@ -156,7 +155,6 @@ def _draw_share(
     todo = [i for i in range(rank, len(parts), num_processes) if not _is_whole(parts[i])]
     if not todo:
         return
-    parent = os.getppid()
     torch.set_num_threads(params.num_threads)  # sums are split by threads, so their last bits depend on it
     device = str(models.resolve_device(source.model.device))
     if num_processes > 1:
@@ -166,10 +164,10 @@ def _draw_share(
     total = sum(len(batches[i]) for i in todo)
     with tqdm(total=total, desc="draw", unit="image", disable=rank > 0, mininterval=2) as bar:
         for index in todo:
+            if (parent := parent_process()) and not parent.is_alive():  # the stage was killed: don't go on alone
+                raise SystemExit(1)
             write_parquet(_draw_batch(pipe, batches[index], params), parts[index])
             bar.update(len(batches[index]))
-            if num_processes > 1 and os.getppid() != parent:  # the stage was killed: don't go on alone
-                raise SystemExit(1)
 
 
 def _draw_batch(pipe: StableDiffusionPipeline, batch: Sequence[Drawing], params: GenerateParams) -> pa.Table:

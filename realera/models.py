@@ -5,7 +5,7 @@ Weights are read from safetensors only: a pickle can run code.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from diffusers import (
     PNDMScheduler,
     StableDiffusionPipeline,
 )
-from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
 from realera import project
 from realera.errors import ConfigError, ModelError
@@ -78,7 +78,10 @@ def open_pipeline(
     else:
         _check_folder(place, "model_index.json", "a diffusers model")
         options |= {"use_safetensors": True, "revision": revision}
+        if "text_encoder" not in without:
+            options["text_encoder"] = _load_text_encoder(place, options)
         pipe = _load(StableDiffusionPipeline.from_pretrained, place, options)
+    _check_weights(place, pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(target)
 
@@ -98,9 +101,7 @@ def open_judge(
     where = {"revision": revision}
     weights = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
     model, report = _load(CLIPModel.from_pretrained, place, where | weights)
-    if report["missing_keys"]:
-        names = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelError(f"{place}: weights are missing, among them {names}")
+    _refuse_missing(place, report["missing_keys"])
     # Named, because CLIPProcessor.from_pretrained warns when torchvision is not installed.
     image_processor = _load(CLIPImageProcessorPil.from_pretrained, place, where)
     tokenizer = _load(CLIPTokenizer.from_pretrained, place, where)
@@ -260,6 +261,26 @@ def _load_single_file(place: str, config: str | Path | None, options: dict[str, 
     except ModelError as error:
         hint = "" if config is not None else "; model.config: found null, so the hub is asked for the architecture"
         raise ModelError(f"{error}{hint}") from error
+
+
+def _load_text_encoder(place: str, options: dict[str, Any]) -> CLIPTextModel:
+    """Load it apart from the pipeline, which would fill weights that are missing with random ones."""
+    names = {name: options[name] for name in ("dtype", "use_safetensors", "revision")}
+    more = {"subfolder": "text_encoder", "output_loading_info": True}
+    model, report = _load(CLIPTextModel.from_pretrained, place, names | more)
+    _refuse_missing(f"{place}/text_encoder", report["missing_keys"])
+    return model
+
+
+def _check_weights(place: str, pipe: StableDiffusionPipeline) -> None:
+    for part, module in pipe.components.items():
+        if isinstance(module, torch.nn.Module):
+            _refuse_missing(f"{place}/{part}", [name for name, weight in module.named_parameters() if weight.is_meta])
+
+
+def _refuse_missing(place: str, names: Collection[str]) -> None:
+    if names:
+        raise ModelError(f"{place}: weights are missing, among them {', '.join(sorted(names)[:3])}")
 
 
 def _load(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) -> Loaded:

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from realera.artifacts import read_json
-from realera.errors import ArtifactError
+from realera.errors import ArtifactError, printable
 from realera.metrics.readings import READINGS
-
 
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 """That a chart's axis still has ticks for; no NaN."""
@@ -46,6 +45,7 @@ class Detail(_Part):
     group: str
     word: str
     parent: str
+    n: NonNegativeInt
     base: Figures
     erased: Figures
     difference: Figures
@@ -71,6 +71,20 @@ class Floor(_Part):
     top1: Figure
 
 
+class Counts(_Part):
+    """How often a part of the body was found, by both counting rules."""
+
+    boxes: Figure
+    images: Figure
+
+
+class Detected(_Part):
+    """A part of the body in the images of both models."""
+
+    base: Counts
+    erased: Counts
+
+
 class Scores(_Part):
     """scores.json, see `realera.metrics.erasure.summarize`."""
 
@@ -83,7 +97,7 @@ class Scores(_Part):
     words: list[Detail] = []
     prompts: list[Detail] = []
     labels: dict[str, list[str]] = {}
-    detections: dict[str, dict[str, dict[str, dict[str, Figure]]]] = {}
+    detections: dict[str, dict[str, Detected]] = {}
     sets: dict[str, Annotated[dict[str, Figure], Field(min_length=1)]] = {}
     targets: list[str] = []
     anchors: list[str] = []
@@ -107,10 +121,21 @@ class Layer(_Part):
     relative_change: Number
 
 
+class Rows(_Part):
+    """How many rows each group of the closed form has."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    target: NonNegativeInt
+    neighbor: NonNegativeInt
+    preserve: NonNegativeInt
+    beyond: NonNegativeInt
+
+
 class Solve(_Part):
     """solve.json, see `realera.erasure`."""
 
-    rows: dict[str, NonNegativeInt]
+    rows: Rows
     width: int
     condition_number: Number | None
     ridge: Number | None
@@ -155,7 +180,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         CONTENTS[path.name].model_validate(found)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "its content"
+        place = printable(".".join(str(part) for part in problem["loc"])) or "its content"
         shown = "nothing" if problem["type"] == "missing" else f"{problem['input']!r}"[:80]
         raise ArtifactError(f"{path}: {place}: found {shown}; the stage that writes it makes it anew") from error
     content: dict[str, Any] = found

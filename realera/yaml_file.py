@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from realera.errors import ConfigError
+from realera.errors import ConfigError, printable
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -234,13 +234,8 @@ def _named(part: str | int) -> str:
 
 def _show(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return _printable(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _printable(text: str) -> str:
-    """Write out what would change the line itself: control characters, text from right to left."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return printable(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

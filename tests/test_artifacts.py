@@ -16,6 +16,8 @@ from realera.artifacts import (
     file_sha256,
     read_json,
     read_parquet,
+    read_parquet_blocks,
+    take_rows,
     write_json,
     write_parquet,
     write_safetensors,
@@ -92,9 +94,10 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
 def test_read_json_errors_name_the_file(tmp_path):
     with pytest.raises(ArtifactError, match=r"a\.json: a file is needed here, found nothing"):
         read_json(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"a\.json: not readable as JSON"):
-        read_json(tmp_path / "a.json")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(ArtifactError, match=r"a\.json: not readable as JSON"):
+            read_json(tmp_path / "a.json")
 
 
 def test_parquet_round_trip_is_byte_stable(tmp_path):
@@ -117,6 +120,20 @@ def test_parquet_errors_name_file_and_columns(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ArtifactError, match=r"a\.parquet: not a readable Parquet file"):
         read_parquet(path)
+
+
+def test_text_that_is_no_utf8_is_found_by_every_reader(tmp_path):
+    """Arrow reads it as text; only a row that is used would end in a traceback, or none."""
+    path, schema = tmp_path / "a.parquet", pa.schema([("word", pa.string())])
+    write_parquet(pa.table([pa.array([b"cat", b"\xff"]).view(pa.string())], schema=schema), path)
+    readers = (
+        lambda: read_parquet(path),
+        lambda: list(read_parquet_blocks(path, schema, 1)),
+        lambda: take_rows(path, schema.field("word"), [0]),
+    )
+    for read in readers:
+        with pytest.raises(ArtifactError, match=r"a\.parquet: not a readable Parquet file: .*UTF8"):
+            read()
 
 
 def test_safetensors_same_bytes_in_every_process(tmp_path, repository):

@@ -95,7 +95,7 @@ def rows(example=EXAMPLE) -> list[dict]:
                 "prompt": f"a photo of the {word}",
                 "seed": seed,
                 "metric": metric,
-                "labels": LABELS[metric],
+                "labels": LABELS.get(metric, ["a text"]),
                 "values": both[model],
                 "boxes": [],
             }
@@ -275,6 +275,13 @@ def test_the_order_of_rows_is_no_matter():
 def test_images_without_their_pair_are_refused(change, message):
     with pytest.raises(ArtifactError, match=message):
         summarize(table(change(rows())), PARAMS, preset())
+
+
+def test_an_image_that_one_judge_has_not_read_is_refused():
+    scored = EXAMPLE | {("erase", "airplane", "clip_score", 1): ([20.0], [10.0])}
+    judges = preset(judged={"by": ["classes", "clip_score"]})
+    with pytest.raises(ArtifactError, match="'airplane': found 2 images with classes, 1 with clip_score"):
+        summarize(table(rows(scored)), PARAMS, judges)
 
 
 unit = st.floats(2**-6, 1)

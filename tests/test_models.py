@@ -1,3 +1,4 @@
+import re
 import shutil
 import warnings
 
@@ -81,6 +82,27 @@ def test_corrupt_judge(copy_of, tiny_clip, damage):
     folder = copy_of(tiny_clip)
     damage(folder / "model.safetensors")
     assert_one_line(lambda: open_judge(folder), folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "weight"),
+    [
+        ("unet", "conv_out.bias"),
+        ("vae", "decoder.conv_out.bias"),
+        ("text_encoder", "final_layer_norm.bias"),
+    ],
+)
+def test_pipeline_with_missing_weights(copy_of, tiny_sd, part, weight):
+    """Libraries fill them with random or no numbers and only log it."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of(tiny_sd)
+    file = next((folder / part).glob("*.safetensors"))
+    weights = load_file(file)
+    del weights[weight]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{part}: weights are missing, among them {re.escape(weight)}$"):
+        open_pipeline(folder)
 
 
 def test_judge_with_missing_weights(copy_of, tiny_clip):

@@ -1,101 +1,129 @@
 """Spoil what a stage reads, a thousand ways, and see how the stage ends.
 
     python -m tools.fuzz --num 1000 --seed 0
+    python -m tools.fuzz --case 123 --seed 0        # one of them again, with its traceback
 
-Each case spoils one file of a small finished project (parameters, preset, word lists, a prompt file, an
-artifact) and runs one stage that reads it, in this process. It may end in one or several lines `error: ...`
-with exit code 1 and every file as before, or in a correct run. A traceback, a hang, a changed file after an
-error, a temporary file, or markup of ours that reaches the page unescaped is a fault, and the exit code is 1.
+Each case spoils one file of a small finished project (parameters, preset, word lists, prompt file, predictions,
+artifact, weights of a model) or asks for a concept of a hostile name, and runs one stage or command that reads it:
+in this process, some in one of their own. It may end in lines `error: ...`, exit code 1 and every file as before, or
+in a correct run. A traceback, a hang, a changed file after an error, a temporary file, weights that are not finite or
+markup of ours that reaches the page is a fault, and the exit code is 1.
 """
 
-import json
+import csv
 import os
+import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
+from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 import yaml
 
 from realera.artifacts import write_json
+from tools.spoil import PAYLOAD, spoil
 
 PROJECT = Path(__file__).resolve().parent.parent
-SECONDS = 120
+SECONDS = 300
+MEMORY = 12 * 2**30
+"""Bytes that a case may hold: one that asks for more is to end as one without memory, and leave the machine alone."""
+
 INTERRUPTED = 130
-PAYLOAD = "<script>alert(1)</script>"
-NAMES = ("clear error", "correct run", "traceback", "hang", "half-written", "unescaped", "no message")
+NAMES = (
+    *("clear error", "correct run"),
+    *("traceback", "hang", "half-written", "unescaped", "not finite", "unclear message"),
+)
 FAULTS = NAMES[2:]
+ONE_IN = 50
+"""Cases that run in a process of their own, which takes seconds to start."""
 
-HOSTILE: tuple[Any, ...] = (
-    *(None, True, -1, 0, 1, 2**31, 2**63, 10**40, -0.5, 1e-300, 1e300, float("nan"), float("inf")),
-    *("", " ", "1e-05", "nan", "airplane", "../../x", "/etc/passwd", "a\0b", "C:\\x", "con", "~", "x" * 100_000),
-    *(PAYLOAD, "=cmd|' /C calc'!A0", "\u202eenalpria", "a\u200bb", "\ud7ff", "{name}", "{a} {", "%s", "日本語"),
-    *([], {}, [[]], [None], [1], ["", ""], {"": 1}, {"a": {"b": {"c": []}}}, ["airplane"] * 3, ["cat", PAYLOAD]),
-)
-YAML_TEXTS = (
-    "!!python/object/apply:os.system ['touch owned']",
-    "a: &a [1]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nd: [*c, *c, *c]",
-    "[" * 3000,
-    "\t- a",
-    "a: 1\na: 2",
-    "--- 1\n--- 2",
-    "a: b: c",
-    "\x07",
-)
-CSV_CELLS = ("=1+1", '"', '""', ",", "\n", "-1", "1e400", "nan", "99999999999999999999", PAYLOAD, "x" * 200_000, "\x00")
-
+QUICK = ("plan", "encode", "mine", "solve", "score", "report")
 PREPARED = {"data/prompt_files/i2p.csv": "tests/data/i2p.csv", "data/prompt_files/coco.csv": "tests/data/coco.csv"}
-QUICK = ("plan", "encode", "mine", "solve", "score")
+PREDICTIONS = "data/predictions.csv"
+MODELS = {"model": "data/models/tiny-sd", "judge": "data/models/tiny-clip"}
+"""Section of the parameters -> the model that its copy, in a folder of that name, is made of."""
+
+ANY_NAME = "concept name"
+CONCEPT_NAMES = (
+    *("../airplane", "../../tmp/x", "/etc/x", "a/b", "a\\b", "..", ".", "", " ", "x" * 300, "a\0b", "Airplane"),
+    *("shared", "average", "airplane\n", "-h", "~", "\u202e", "air plane", "{name}", PAYLOAD, "$(touch owned)", "none"),
+)
+READERS: dict[str, tuple[str, ...]] = {
+    "params.yaml": (*QUICK, "results"),
+    "data/concepts/airplane.yaml": ("plan", "encode", "mine", "score", "report", "manifest"),
+    "data/prompts/words.yaml": ("plan", "encode", "score"),
+    "data/prompts/templates.yaml": ("encode",),
+    **{path: ("plan", f"data add {path}") for path in PREPARED},
+    PREDICTIONS: ("score",),
+    "model/unet/diffusion_pytorch_model.safetensors": ("solve", "train", "originals"),
+    "model/vae/diffusion_pytorch_model.safetensors": ("latents", "originals"),
+    "model/text_encoder/model.safetensors": ("encode", "originals"),
+    "model/model_index.json": ("encode", "solve", "originals"),
+    "model/vocabulary.json": ("encode",),
+    "judge/model.safetensors": ("score",),
+    ANY_NAME: ("encode", "mine", "solve", "train", "originals", "generate", "score", "export", "manifest"),
+}
+"""File -> stages and commands that read it, beside the artifacts that `tests.stage_project` names."""
+
+MORE_READERS = {
+    "scores.json": ("results", "export"),
+    "scores.parquet": ("diff",),
+    "kv_patch.safetensors": ("export",),
+    "pytorch_lora_weights.safetensors": ("export",),
+    "images.parquet": ("manifest",),
+}
+TIMES = {"params.yaml": 6, "data/concepts/airplane.yaml": 6, ANY_NAME: 2, PREDICTIONS: 3, **dict.fromkeys(PREPARED, 2)}
+"""How often a file is taken where others are taken once."""
+
+KINDS = {
+    "params.yaml": "params.yaml",
+    "airplane.yaml": "preset",
+    **dict.fromkeys(("words.yaml", "templates.yaml"), "word lists"),
+    **dict.fromkeys(("i2p.csv", "coco.csv"), "prompt file"),
+    "predictions.csv": "predictions",
+    "pytorch_lora_weights.safetensors": "LoRA",
+    **dict.fromkeys(("base.parquet", "originals.parquet", "images.parquet"), "images.parquet"),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One spoiled file and the stage that reads it."""
+    """One spoiled file, or hostile name, and the stage that reads it."""
 
     number: int
-    kind: str
-    path: Path
+    path: str
     stage: str
 
-
-def kind_of(path: str) -> str:
-    """Return the name under which a file's cases are counted."""
-    if path == "params.yaml":
-        return "params.yaml"
-    if path.startswith("data/concepts"):
-        return "preset"
-    if path.startswith("data/"):
-        return {".csv": "prompt file", ".yaml": "word lists"}[Path(path).suffix]
-    return Path(path).suffix.removeprefix(".")
+    @property
+    def kind(self) -> str:
+        """The name under which it is counted."""
+        head, _, name = self.path.rpartition("/")
+        return "model" if head.split("/")[0] in MODELS else KINDS.get(name, name)
 
 
 def places() -> list[tuple[str, tuple[str, ...]]]:
     """Return [(file, stages that read it)]; a file stands there as often as it shall be taken."""
-    from tests.stage_project import CONCEPT, STAGES, place
+    from tests.stage_project import INPUTS, place
 
-    texts = [("params.yaml", QUICK), (f"data/concepts/{CONCEPT}.yaml", ("plan", "encode", "mine", "score"))] * 6
-    texts += [
-        ("data/prompts/words.yaml", ("plan", "encode", "score")),
-        ("data/prompts/templates.yaml", ("encode",)),
-    ] * 2
-    texts += [(path, ("plan",)) for path in PREPARED] * 3
-    readers: dict[str, list[str]] = {}
-    for stage, (_, reads, _) in STAGES.items():
-        for name in reads:
-            readers.setdefault(str(place(name)), []).append(stage)
-    return texts + [(path, tuple(stages)) for path, stages in readers.items()]
+    readers = {path: list(stages) for path, stages in READERS.items()}
+    for stage, name in INPUTS:
+        path = str(place(name))
+        readers.setdefault(path, list(MORE_READERS.get(Path(path).name, ()))).append(stage)
+    return [(path, tuple(stages)) for path, stages in readers.items() for _ in range(TIMES.get(path, 1))]
 
 
 def cases(num: int, seed: int) -> list[Case]:
@@ -104,223 +132,225 @@ def cases(num: int, seed: int) -> list[Case]:
     for number in range(num):
         path, stages = all_places[number % len(all_places)]
         random = np.random.default_rng([seed, number, 0])
-        found.append(Case(number, kind_of(path), Path(path), stages[int(random.integers(len(stages)))]))
+        found.append(Case(number, path, stages[int(random.integers(len(stages)))]))
     return found
 
 
-def spoil(path: Path, random: np.random.Generator) -> str:
-    """Spoil a file by its bytes or by what it says; return how."""
-    ways: list[Callable[[Path, np.random.Generator], str]] = [_bytes]
-    ways += {
-        ".yaml": [_leaf, _leaf, _yaml_text],
-        ".json": [_leaf, _leaf],
-        ".csv": [_cells, _cells],
-        ".parquet": [_columns, _columns],
-        ".safetensors": [_tensors, _tensors],
-    }[path.suffix]
-    return ways[int(random.integers(len(ways)))](path, random)
+def prepare(case: Case, seed: int) -> tuple[str, str]:
+    """Spoil what a case spoils, in the working folder; return how, and the concept that is asked for."""
+    from tests.stage_project import CONCEPT
+
+    random = np.random.default_rng([seed, case.number, 1])
+    if case.path == ANY_NAME:
+        name = CONCEPT_NAMES[int(random.integers(len(CONCEPT_NAMES)))]
+        return f"the concept {name[:60]!a}", name
+    section = Path(case.path).parts[0]
+    if section in MODELS:
+        _copy_model(section, Path(case.path))
+    return spoil(Path(case.path), random), CONCEPT
 
 
-def _bytes(path: Path, random: np.random.Generator) -> str:
-    data = bytearray(path.read_bytes())
-    way = ("flip", "cut", "empty", "noise", "twice", "insert")[int(random.integers(6))]
-    place = int(random.integers(len(data)))
-    if way == "flip":
-        for each in random.integers(len(data), size=int(random.integers(1, 9))):
-            data[each] ^= 1 << int(random.integers(8))
-    elif way == "insert":
-        data[place:place] = random.bytes(16)
-    else:
-        data = {"cut": data[:place], "empty": bytearray(), "noise": bytearray(random.bytes(4096)), "twice": data * 2}[
-            way
-        ]
-    path.write_bytes(data)
-    return f"bytes: {way} at {place}"
+def _copy_model(section: str, spoiled: Path) -> None:
+    """Make a model of links to the embedded one's files, but for the file that will be spoiled."""
+    source = PROJECT / MODELS[section]
+    for file in (path for path in source.rglob("*") if path.is_file()):
+        target = Path(section) / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target == spoiled:
+            shutil.copyfile(file, target)
+        else:
+            target.symlink_to(file)
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params[section]["id"] = section
+    Path("params.yaml").write_text(yaml.safe_dump(params))
 
 
-def _leaf(path: Path, random: np.random.Generator) -> str:
-    """Replace, remove or add a value somewhere in a tree."""
-    is_json = path.suffix == ".json"
-    tree = json.loads(path.read_text()) if is_json else yaml.safe_load(path.read_text())
-    spots = list(_spots(tree))
-    holder, key = spots[int(random.integers(len(spots)))]
-    value, way = HOSTILE[int(random.integers(len(HOSTILE)))], int(random.integers(6))
-    if way == 0:
-        del holder[key]
-    elif way == 1 and isinstance(holder, dict):
-        holder[value if isinstance(value, str) else "added"] = value
-    else:
-        holder[key] = value
-    path.write_text(json.dumps(tree) if is_json else yaml.safe_dump(tree, allow_unicode=True), errors="surrogatepass")
-    return f"{key!r} {('removed', 'added')[way] if way < 2 else 'set to'} {str(value)[:60]!r}"
-
-
-def _spots(tree: Any) -> Any:
-    """Yield (holder, key) of every value in a tree."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in list(items):
-        yield tree, key
-        yield from _spots(value)
-
-
-def _yaml_text(path: Path, random: np.random.Generator) -> str:
-    lines, text = path.read_text().splitlines(), YAML_TEXTS[int(random.integers(len(YAML_TEXTS)))]
-    place = int(random.integers(len(lines)))
-    lines[place : place + int(random.integers(2))] = text.split("\n")
-    path.write_text("\n".join(lines))
-    return f"line {place}: {text[:60]!r}"
-
-
-def _cells(path: Path, random: np.random.Generator) -> str:
-    lines, cell = path.read_text().splitlines(), CSV_CELLS[int(random.integers(len(CSV_CELLS)))]
-    row = int(random.integers(len(lines)))
-    cells = lines[row].split(",")
-    column = int(random.integers(len(cells)))
-    cells[column] = cell
-    lines[row] = ",".join(cells)
-    path.write_text("\n".join(lines))
-    return f"row {row} column {column}: {cell[:30]!r}"
-
-
-def _columns(path: Path, random: np.random.Generator) -> str:
-    """Change a column: its name, type, order, values or number of rows."""
-    table = pq.read_table(path)
-    column = int(random.integers(table.num_columns))
-    name = table.column_names[column]
-    way = ("drop", "rename", "text", "null", "rows", "values", "twice")[int(random.integers(7))]
-    if way == "drop":
-        table = table.drop_columns([name])
-    elif way == "rename":
-        table = table.rename_columns([PAYLOAD if each == name else each for each in table.column_names])
-    elif way == "rows":
-        table = table.slice(0, int(random.integers(table.num_rows)))
-    elif way == "twice":
-        table = pa.concat_tables([table, table])
-    else:
-        table = table.set_column(column, *_values(table, name, way, random))
-    pq.write_table(table, path)
-    return f"column {name}: {way}"
-
-
-def _values(table: pa.Table, name: str, way: str, random: np.random.Generator) -> tuple[pa.Field, pa.Array]:
-    field, num = table.schema.field(name), table.num_rows
-    if way == "text":
-        return pa.field(name, pa.string()), pa.array([PAYLOAD] * num)
-    if way == "null":
-        return field, pa.nulls(num, field.type)
-    values = table[name].to_pylist()
-    row = int(random.integers(num))
-    values[row] = _other(values[row], random)
-    return field, pa.array(values, field.type)
-
-
-def _other(value: Any, random: np.random.Generator) -> Any:
-    """Return another value of the same type."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int):
-        return [-1, 0, 2**31 - 1, -(2**31)][int(random.integers(4))]
-    if isinstance(value, float):
-        return [float("nan"), float("inf"), -1.0, 1e30][int(random.integers(4))]
-    if isinstance(value, list):
-        return [_other(value[0], random) if value else value, *value[1:]]
-    return (
-        value[: len(value) // 2]
-        if isinstance(value, bytes)
-        else [PAYLOAD, "", "../x", "\u202e"][int(random.integers(4))]
-    )
-
-
-def _tensors(path: Path, random: np.random.Generator) -> str:
-    import torch
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(path)
-    name = sorted(tensors)[int(random.integers(len(tensors)))]
-    way = ("drop", "rename", "shape", "type", "nan", "huge", "metadata")[int(random.integers(7))]
-    old = tensors.pop(name)
-    if way == "rename":
-        tensors["../" + name] = old
-    elif way == "metadata":
-        metadata, tensors[name] = {"base_model": PAYLOAD}, old
-    elif way != "drop":
-        tensors[name] = {
-            "shape": old.flatten()[:-1].clone(),
-            "type": old.to(torch.int32),
-            "nan": torch.full_like(old, float("nan")),
-            "huge": torch.full_like(old, 3e38),
-        }[way]
-    save_file(tensors, path, metadata)
-    return f"tensor {name}: {way}"
-
-
-class _HangError(Exception):
-    pass
+class _HangError(BaseException):
+    """Nothing that a loader would take for an error of its own."""
 
 
 def _too_long(*_: object) -> None:
     raise _HangError
 
 
-def outcome(stage: str) -> tuple[str, str]:
-    """Run a stage in the working folder; return one of NAMES, and what it said."""
-    from tests.stage_project import execute
-
+def outcome(stage: str, concept: str = "airplane") -> tuple[str, str]:
+    """Run a stage or a command in the working folder; return one of NAMES, and what it said."""
     before, said = _state(), StringIO()
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(SECONDS)
     try:
         with redirect_stderr(said), redirect_stdout(StringIO()), warnings.catch_warnings():
-            execute(stage)
+            _start(stage, concept)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             raise KeyboardInterrupt from ended
         return _of_error(ended.code, said.getvalue(), before), said.getvalue()
     except _HangError:
         return "hang", said.getvalue()
-    except BaseException as error:
-        return "traceback", f"{type(error).__name__}: {error}"
+    except Exception:
+        return "traceback", traceback.format_exc()
     finally:
         signal.alarm(0)
-    page = Path("reports/index.html")
-    is_unsafe = stage == "report" and PAYLOAD in page.read_text(encoding="utf-8")
-    return ("unescaped" if is_unsafe else "correct run"), said.getvalue()
+    return _of_success(stage), said.getvalue()
+
+
+def outcome_of_process(stage: str, concept: str = "airplane") -> tuple[str, str]:
+    """Do the same with a process of its own; commands have none here."""
+    before = _state()
+    command = [sys.executable, str(PROJECT / "stages" / _script(stage)[0]), *_script(stage)[1:]]
+    command += [] if stage in ("plan", "base", "report") else ["--", concept]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        return "hang", str(error.stderr)
+    if done.returncode == 0:
+        return _of_success(stage), done.stderr
+    return ("traceback" if done.returncode < 0 else _of_error(done.returncode, done.stderr, before)), done.stderr
+
+
+def _start(stage: str, concept: str) -> None:
+    from tests.stage_project import execute
+
+    if stage in COMMANDS:
+        COMMANDS[stage](concept)
+    else:
+        execute(stage, concept)
+
+
+def _script(stage: str) -> list[str]:
+    drawn = {"base": "base", "originals": "originals", "generate": "erased"}
+    return ["generate.py", drawn[stage]] if stage in drawn else [f"{stage}.py"]
+
+
+def _results(_: str) -> None:
+    from realera import cli
+
+    cli.results()
+
+
+def _diff(concept: str) -> None:
+    from realera import cli
+
+    cli.diff("workspace", concept=[concept])
+
+
+def _export(concept: str) -> None:
+    from realera import cli
+
+    cli.export(concept, Path("out"), cli.Format.kv)
+
+
+def _manifest(concept: str) -> None:
+    from realera import cli
+
+    cli.manifest(concept, Path("out"))
+
+
+def _add(path: str, _: str) -> None:
+    from realera import cli
+
+    kind = cli.PromptFileKind(Path(path).stem)
+    cli.add_prompt_file(Path(path), kind, name=f"other-{kind.value}")
+
+
+COMMANDS: dict[str, Callable[[str], None]] = {
+    "results": _results,
+    "diff": _diff,
+    "export": _export,
+    "manifest": _manifest,
+    **{f"data add {path}": partial(_add, path) for path in PREPARED},
+}
 
 
 def _of_error(code: object, said: str, before: dict[str, tuple[int, int]]) -> str:
     if _state() != before:
         return "half-written"
-    return "clear error" if code == 1 and "error: " in said and "Traceback" not in said else "no message"
+    if "Traceback (most recent call last)" in said:
+        return "traceback"
+    lines = [line for line in said.splitlines() if line.strip() and "%|" not in line]  # a bar is no message
+    is_clear = all(line.startswith(("error: ", "warning: ")) and line.isprintable() for line in lines)
+    return "clear error" if code == 1 and is_clear and "error: " in said else "unclear message"
+
+
+def _of_success(stage: str) -> str:
+    """Look at what a run has written."""
+    from tests.stage_project import STAGES, place
+
+    if any(".tmp-" in path for path in _state()) or Path("owned").exists():
+        return "half-written"
+    written = [place(name) for name in STAGES.get(stage, ("", (), ()))[2]]
+    files = [file for path in written for file in (path.rglob("*") if path.is_dir() else [path])]
+    if not all(_is_finite(file) for file in files if file.suffix == ".safetensors"):
+        return "not finite"
+    page = Path("reports/index.html")
+    return "correct run" if stage != "report" or is_safe(page.read_text(encoding="utf-8")) else "unescaped"
+
+
+def _is_finite(path: Path) -> bool:
+    from safetensors.torch import load_file
+
+    return all(bool(tensor.isfinite().all()) for tensor in load_file(path).values())
+
+
+def is_safe(page: str) -> bool:
+    """Say whether a page holds no markup but the template's: one script, no handlers, no address elsewhere."""
+    parser = _Parser()
+    parser.feed(page)
+    is_addressed = all(value.startswith(("data:", "#")) for value in parser.addresses)
+    return PAYLOAD not in page and parser.num_scripts == 1 and not parser.handlers and is_addressed
+
+
+class _Parser(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_scripts, self.handlers, self.addresses = 0, list[str](), list[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.num_scripts += tag == "script"
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
 def _state() -> dict[str, tuple[int, int]]:
-    """Return what lies in the project, by size and time."""
-    found = (path for folder in ("artifacts", "reports", "data") for path in Path(folder).rglob("*") if path.is_file())
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found} | (
-        {"owned": (0, 0)} if Path("owned").exists() else {}
-    )
+    """Return what lies in the project and what has been made beside it, by size and time."""
+    found = [path for path in Path().rglob("*") if path.is_file()]
+    beside = {str(path): (0, 0) for path in Path("..").iterdir()}
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found} | beside
 
 
-def run(finished: Path, num: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str]]:
-    """Run all cases on copies of a finished project; return the tally by kind and outcome, and the faults."""
+def run(
+    finished: Path, todo: list[Case], seed: int, one_in: int = ONE_IN
+) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Run cases on copies of a finished project; return the tally by kind and outcome, and the faults.
+
+    Args:
+        finished: from `make_finished`.
+        todo: from `cases`.
+        seed: of the spoiling, with a case's number.
+        one_in: of so many stages one runs in a process of its own; 0: none.
+    """
     tally: Counter[tuple[str, str]] = Counter()
     faults = []
     with tempfile.TemporaryDirectory() as folder:
-        for case in cases(num, seed):
+        for case in todo:
             project = Path(folder) / "project"
             shutil.copytree(finished, project)
             with chdir(project):
-                how = spoil(case.path, np.random.default_rng([seed, case.number, 1]))
-                name, said = outcome(case.stage)
+                how, concept = prepare(case, seed)
+                is_process = one_in and case.number % one_in == 0 and case.stage not in COMMANDS and "\0" not in concept
+                name, said = (outcome_of_process if is_process else outcome)(case.stage, concept)
             tally[case.kind, name] += 1
             if name in FAULTS:
-                faults.append(f"{case.number}: {name}: {case.stage} with {case.path}, {how}: {said.strip()[:600]}")
+                faults.append(f"{case.number}: {name}: {case.stage} with {case.path}, {how}: {_last(said)}")
                 print(faults[-1], file=sys.stderr, flush=True)
+                print(f"  again: python -m tools.fuzz --seed {seed} --case {case.number}", file=sys.stderr, flush=True)
             shutil.rmtree(project)
     return tally, faults
+
+
+def _last(said: str) -> str:
+    lines = said.strip().splitlines()
+    return ascii(lines[-1])[:300] if lines else "nothing was said"
 
 
 def table(tally: Counter[tuple[str, str]]) -> str:
@@ -334,32 +364,60 @@ def table(tally: Counter[tuple[str, str]]) -> str:
 
 
 def make_finished(folder: Path) -> None:
-    """Make the project that is spoiled."""
-    from tests.stage_project import make_project
+    """Make the project that is spoiled: every judge that needs no network, predictions of a detector, prompt files."""
+    from tests.stage_project import CONCEPT, execute, make_project
 
     make_project(folder, PROJECT)
     for path, source in PREPARED.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / source, folder / path)
-    preset = next((folder / "data/concepts").glob("*.yaml"))
-    content = yaml.safe_load(preset.read_text())
-    content["draw"] |= {"prompt_files": [Path(path).stem for path in PREPARED]}
-    preset.write_text(yaml.safe_dump(content))
+    preset, params = folder / f"data/concepts/{CONCEPT}.yaml", folder / "params.yaml"
+    files = {"prompt_files": [Path(path).stem for path in PREPARED]}
+    _change(preset, "draw", files)
+    _change(preset, "judged", {"by": ["classes", "identity", "clip_score", "distance"]})
+    _change(params, "judge", {"identity": PREDICTIONS})
+    with chdir(folder):
+        _write_predictions(CONCEPT)
+        execute("score")
+        execute("report")
+
+
+def _change(path: Path, section: str, values: dict) -> None:
+    content = yaml.safe_load(path.read_text())
+    content[section] |= values
+    path.write_text(yaml.safe_dump(content))
+
+
+def _write_predictions(concept: str) -> None:
+    from realera.concepts import load_preset
+    from realera.metrics.pictures import named, read_images
+    from realera.metrics.predictions import COLUMNS
+
+    images = read_images(concept, load_preset(concept))
+    names = [named(each, image) for each in images for image in each.table["image_id"].to_pylist()]
+    with Path(PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for index, name in enumerate(dict.fromkeys(names)):
+            writer.writerow([name, 0, "airplane", 0.25 * (index % 4)] if index % 3 else [name, "", "", ""])
 
 
 def main(
     num: Annotated[int, typer.Option(min=1, help="Cases.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Another seed spoils otherwise.")] = 0,
+    case: Annotated[int | None, typer.Option(min=0, help="Only the case of this number.")] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the tally.")] = None,
 ) -> None:
     """Spoil inputs and tell how the stages end."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    todo = cases(num, seed) if case is None else cases(case + 1, seed)[case:]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["REALERA_SCRATCH"] = str(Path(folder) / "scratch")
         os.environ["HF_HUB_OFFLINE"] = "1"
         finished = Path(folder) / "finished"
         with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
             make_finished(finished)
-        tally, faults = run(finished, num, seed)
+        tally, faults = run(finished, todo, seed)
     typer.echo(table(tally))
     if out is not None:
         write_json({"tally": {f"{k}: {o}": n for (k, o), n in sorted(tally.items())}, "faults": faults}, out)

@@ -88,13 +88,19 @@ class Answers:
                 yield rows
 
     def strata(self, metric: Metric, readings: Sequence[str], by: Sequence[str]) -> dict[tuple, np.ndarray]:
-        """Return values [image, model, reading] of the images in each stratum."""
+        """Return values [image, model, reading] of the images in each stratum.
+
+        Raises:
+            ArtifactError: not every image was asked the question of every reading.
+        """
         questions = [READINGS[name].question or metric.choice for name in readings]
         label = _label(metric, self.preset)
         columns = [
             self._column(metric, name, question, label, by) for name, question in zip(readings, questions, strict=True)
         ]
         keys = columns[0].keys() if columns else ()
+        for column, question in zip(columns, questions, strict=True):
+            _check_sizes(columns[0], questions[0], column, question)
         return {key: np.stack([column[key] for column in columns], axis=-1) for key in keys}
 
     def values_of(self, metric: Metric, readings: Sequence[str]) -> dict[tuple, np.ndarray]:
@@ -124,6 +130,16 @@ class Answers:
         for answers in self.of(groups):
             if question in answers.get("base", {}):
                 yield answers["base"][question]
+
+
+def _check_sizes(
+    first: Mapping[tuple, np.ndarray], asked: str, other: Mapping[tuple, np.ndarray], question: str
+) -> None:
+    for key in first.keys() | other.keys():
+        numbers = [len(column.get(key, ())) for column in (first, other)]
+        if numbers[0] != numbers[1]:
+            found = f"{numbers[0]} images with {asked}, {numbers[1]} with {question}"
+            raise ArtifactError(f"scores: {key[0]!r}: found {found}; accepted: as many")
 
 
 def _label(metric: Metric, preset: Preset) -> Callable[[str], str]:
