@@ -122,7 +122,9 @@ def read_json(path: str | Path) -> Any:
     """
     path = existing_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair reads, and can't be written
+        return value
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ArtifactError(f"{path}: not readable as JSON: {_first_line(error)}") from error
 

@@ -20,7 +20,7 @@ from diffusers import (
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
 from realera import project
-from realera.errors import ConfigError, ModelError
+from realera.errors import ConfigError, ModelError, printable
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -289,4 +289,4 @@ def _load(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) ->
         return loader(place, **options)
     except Exception as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ModelError(f"{place}: cannot be loaded: {reason}") from error
+        raise ModelError(f"{place}: cannot be loaded: {printable(reason)}") from error

@@ -1,11 +1,11 @@
 """Stage train: the LoRA that aligns the erased model's noise predictions (equations 8 and 9)."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 import typer
-from diffusers import StableDiffusionPipeline
 
 from realera import launch, models, unet
 from realera.alignment import Pairs, train
@@ -20,6 +20,9 @@ from realera.prompt_table import PromptTable
 from realera.samples import SampleTable
 from realera.scratch import fingerprint
 from realera.stage import artifact, stage_errors
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 INPUTS = ("prompts.parquet", "samples.parquet", "kv_patch.safetensors", "anchor_latents.safetensors")
 
@@ -52,7 +55,7 @@ def work(concept: str, params: Params) -> None:
                 log.to_csv(target, index=False)
 
 
-def align(concept: str, params: Params, folder: Path) -> tuple[StableDiffusionPipeline, pd.DataFrame]:
+def align(concept: str, params: Params, folder: Path) -> tuple["StableDiffusionPipeline", pd.DataFrame]:
     """Train; return the pipeline with its adapter, and the log."""
     table = PromptTable.read(artifact(concept, "prompts.parquet"))
     samples = SampleTable.read(artifact(concept, "samples.parquet"))

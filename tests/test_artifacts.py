@@ -94,7 +94,7 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path):
 def test_read_json_errors_name_the_file(tmp_path):
     with pytest.raises(ArtifactError, match=r"a\.json: a file is needed here, found nothing"):
         read_json(tmp_path / "a.json")
-    for text in ("{", "[" * 100_000):
+    for text in ("{", "[" * 100_000, '"\\ud800"'):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"a\.json: not readable as JSON"):
             read_json(tmp_path / "a.json")

@@ -221,10 +221,10 @@ def start(line):
 
 
 def finish(process):
-    """Return what the stage says, without bars and a library's advice at import."""
+    """Return what the stage says, without bars."""
     _, said = process.communicate(timeout=600)
     lines = re.split(r"[\r\n]+", said)
-    return [line for line in lines if line and not re.search(r"it/s|step/s|s/step|image/s|s/image|torchvision", line)]
+    return [line for line in lines if line and not re.search(r"it/s|step/s|s/step|image/s|s/image", line)]
 
 
 def until(condition, seconds=600):
