@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from diffusers import (
@@ -21,6 +21,9 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTe
 
 from realera import project
 from realera.errors import ConfigError, ModelError, printable
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -106,6 +109,35 @@ def open_judge(
     image_processor = _load(CLIPImageProcessorPil.from_pretrained, place, where)
     tokenizer = _load(CLIPTokenizer.from_pretrained, place, where)
     return model.eval().to(resolve_device(device)), CLIPProcessor(image_processor, tokenizer)
+
+
+def open_classifier(
+    id: str | Path,
+    revision: str | None = None,
+    device: str = "auto",
+) -> tuple["PreTrainedModel", "BaseImageProcessor"]:
+    """Open an image-classification checkpoint in float32 and its image processor.
+
+    Args:
+        id: a folder (relative to the working folder or to the project) or a hub id, with weights in
+            safetensors and its image processor's configuration. Code that a checkpoint brings is not run.
+        revision: branch, tag or commit of a hub id.
+        device: see `resolve_device`.
+
+    Raises:
+        ModelError: nothing is there, it is no such model, or weights are missing or corrupt.
+    """
+    from transformers import AutoImageProcessor, AutoModelForImageClassification  # takes a while
+
+    place = _locate(id)
+    _check_folder(place, "config.json", "an image-classification model")
+    where = {"revision": revision, "trust_remote_code": False}
+    weights = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+    model, report = _load(AutoModelForImageClassification.from_pretrained, place, where | weights)
+    _refuse_missing(place, report["missing_keys"])
+    # Named, because the other processors need torchvision, and say so when it is not installed.
+    processor = _load(AutoImageProcessor.from_pretrained, place, where | {"backend": "pil"})
+    return model.eval().to(resolve_device(device)), processor
 
 
 def use_scheduler(pipe: StableDiffusionPipeline, name: str) -> None:

@@ -16,7 +16,8 @@ from transformers import (
 )
 
 from realera.errors import ConfigError, ModelError
-from realera.metrics.classifier import check_labels, class_probabilities, labels, open_classifier
+from realera.metrics.classifier import check_labels, class_probabilities, labels
+from realera.models import open_classifier
 
 NAMES = ("oil", "ink", "chalk")
 SIZE = {"height": 32, "width": 32}

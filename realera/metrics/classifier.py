@@ -1,46 +1,19 @@
-"""An image-classification checkpoint as judge: which of its own classes an image shows."""
+"""An image-classification checkpoint as judge: which of its own classes an image shows.
+
+`realera.models.open_classifier` opens it.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
-from realera import models
-from realera.errors import ConfigError, ModelError
+from realera.errors import ConfigError
 
 _SHOWN = 5
-
-
-def open_classifier(
-    id: str | Path,
-    revision: str | None = None,
-    device: str = "auto",
-) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """Open an image-classification checkpoint in float32 and its image processor.
-
-    Args:
-        id: a folder (relative to the working folder or to the project) or a hub id, with weights in
-            safetensors and its image processor's configuration. Code that a checkpoint brings is not run.
-        revision: branch, tag or commit of a hub id.
-        device: see `realera.models.resolve_device`.
-
-    Raises:
-        ModelError: nothing is there, it is no such model, or weights are missing or corrupt.
-    """
-    place = models._locate(id)
-    models._check_folder(place, "config.json", "an image-classification model")
-    where = {"revision": revision, "trust_remote_code": False}
-    weights = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-    model, report = models._load(AutoModelForImageClassification.from_pretrained, place, where | weights)
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{place}: weights are missing, among them {', '.join(missing[:3])}")
-    # Named, because the other processors need torchvision, and say so when it is not installed.
-    processor = models._load(AutoImageProcessor.from_pretrained, place, where | {"backend": "pil"})
-    return model.eval().to(models.resolve_device(device)), processor
 
 
 def labels(model: PreTrainedModel) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from realera.metrics.clip import divide_probability, image_features, paired_scor
 from realera.metrics.forced_choice import choice_labels, choices_of
 from realera.metrics.pictures import Images, PictureStore, named
 from realera.metrics.raw import KEPT_GROUPS, SCORES, raw_row
-from realera.models import open_judge, resolve_device
+from realera.models import open_classifier, open_judge, resolve_device
 from realera.prompts import fill
 
 _BATCH = 64
@@ -194,7 +194,7 @@ def _classify(context: Context, name: str, place: str | None) -> Judge:
             f"judge.{name}: found null; accepted: folder or hub id of an image-classification checkpoint{other}; "
             f"the preset names the judge {name!r}"
         )
-    model, processor = classifier.open_classifier(place, None, str(context.device))
+    model, processor = open_classifier(place, None, str(context.device))
     labels = classifier.labels(model)
     words = [*context.preset.targets, *load_words(context.preset.classes)]
     classifier.check_labels(labels, list(dict.fromkeys(words)), f"judge.{name} {place}")
