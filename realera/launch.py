@@ -19,6 +19,7 @@ from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from types import FrameType
 
 import torch
 from accelerate import PartialState  # type: ignore[import-untyped]
@@ -151,6 +152,7 @@ def on_processes(work: Callable[..., None], arguments: tuple, count: int, key: s
 def problems_sent(problems: "SimpleQueue[Exception]") -> Iterator[None]:
     """Send what the user did wrong to the parent, which says it once, and end this process; libraries are quiet."""
     quiet_libraries()
+    signal.signal(signal.SIGINT, _interrupt_once)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which one that is killed leaves behind
     with one_line_warnings(), sigterm_as_interrupt():
         try:
@@ -163,6 +165,12 @@ def problems_sent(problems: "SimpleQueue[Exception]") -> Iterator[None]:
         except (RealEraError, OSError, MemoryError) as error:
             problems.put(error)
             raise SystemExit(1) from error
+
+
+def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt and heed no other: the kernel tells of a parent's end once for each of its threads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _in_process(problems: "SimpleQueue[Exception]", work: Callable[..., None], arguments: tuple) -> None:
