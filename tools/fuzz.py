@@ -35,7 +35,7 @@ import typer
 import yaml
 
 from realera.artifacts import write_json
-from tools.spoil import PAYLOAD, spoil
+from tools.spoil import PAYLOAD, one_of, spoil
 
 PROJECT = Path(__file__).resolve().parent.parent
 SECONDS = 300
@@ -132,7 +132,7 @@ def cases(num: int, seed: int) -> list[Case]:
     for number in range(num):
         path, stages = all_places[number % len(all_places)]
         random = np.random.default_rng([seed, number, 0])
-        found.append(Case(number, path, stages[int(random.integers(len(stages)))]))
+        found.append(Case(number, path, one_of(stages, random)))
     return found
 
 
@@ -142,7 +142,7 @@ def prepare(case: Case, seed: int) -> tuple[str, str]:
 
     random = np.random.default_rng([seed, case.number, 1])
     if case.path == ANY_NAME:
-        name = CONCEPT_NAMES[int(random.integers(len(CONCEPT_NAMES)))]
+        name = one_of(CONCEPT_NAMES, random)
         return f"the concept {name[:60]!a}", name
     section = Path(case.path).parts[0]
     if section in MODELS:

@@ -78,16 +78,17 @@ def spoil(path: Path, random: Random) -> str:
         ".parquet": [_columns, _columns],
         ".safetensors": [_tensors, _tensors, _header],
     }[path.suffix]
-    return _one_of(ways, random)(path, random)
+    return one_of(ways, random)(path, random)
 
 
-def _one_of(options: Any, random: Random) -> Any:
+def one_of(options: Any, random: Random) -> Any:
+    """Return one of the options, as the seed says."""
     return options[int(random.integers(len(options)))]
 
 
 def _bytes(path: Path, random: Random) -> str:
     data = bytearray(path.read_bytes())
-    place, way = int(random.integers(len(data))), _one_of(("flip", "cut", "empty", "noise", "twice", "insert"), random)
+    place, way = int(random.integers(len(data))), one_of(("flip", "cut", "empty", "noise", "twice", "insert"), random)
     if way == "flip":
         for each in random.integers(len(data), size=int(random.integers(1, 9))):
             data[each] ^= 1 << int(random.integers(8))
@@ -104,8 +105,8 @@ def _leaf(path: Path, random: Random) -> str:
     """Replace, remove or add a value somewhere in a tree."""
     is_json = path.suffix == ".json"
     tree = json.loads(path.read_text()) if is_json else yaml.safe_load(path.read_text())
-    holder, key = _one_of(list(_spots(tree)), random)
-    value, way = _one_of(HOSTILE, random), int(random.integers(6))
+    holder, key = one_of(list(_spots(tree)), random)
+    value, way = one_of(HOSTILE, random), int(random.integers(6))
     if way == 0:
         del holder[key]
     elif way == 1 and isinstance(holder, dict):
@@ -125,7 +126,7 @@ def _spots(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _yaml_text(path: Path, random: Random) -> str:
-    lines, text = path.read_text().splitlines(), _one_of(YAML_TEXTS, random)
+    lines, text = path.read_text().splitlines(), one_of(YAML_TEXTS, random)
     place = int(random.integers(len(lines)))
     lines[place : place + int(random.integers(2))] = text.split("\n")
     path.write_text("\n".join(lines))
@@ -135,14 +136,14 @@ def _yaml_text(path: Path, random: Random) -> str:
 def _json_text(path: Path, random: Random) -> str:
     """Put text in the place of a value, valid JSON or not."""
     tree = json.loads(path.read_text())
-    holder, key = _one_of(list(_spots(tree)), random)
-    text, holder[key] = _one_of(JSON_TEXTS, random), "<here>"
+    holder, key = one_of(list(_spots(tree)), random)
+    text, holder[key] = one_of(JSON_TEXTS, random), "<here>"
     path.write_text(json.dumps(tree).replace('"<here>"', text, 1))
     return f"{key!r} set to the text {text[:60]!r}"
 
 
 def _cells(path: Path, random: Random) -> str:
-    lines, cell = path.read_text().splitlines(), _one_of(CSV_CELLS, random)
+    lines, cell = path.read_text().splitlines(), one_of(CSV_CELLS, random)
     row = int(random.integers(len(lines)))
     cells = lines[row].split(",")
     column = int(random.integers(len(cells)))
@@ -154,7 +155,7 @@ def _cells(path: Path, random: Random) -> str:
 
 def _lines(path: Path, random: Random) -> str:
     """Drop or repeat a line, or swap two columns."""
-    lines, way = path.read_text().splitlines(), _one_of(("drop", "twice", "swap"), random)
+    lines, way = path.read_text().splitlines(), one_of(("drop", "twice", "swap"), random)
     row = int(random.integers(len(lines)))
     if way == "swap":
         lines = [",".join(reversed(line.split(","))) for line in lines[:1]] + lines[1:]
@@ -167,9 +168,9 @@ def _lines(path: Path, random: Random) -> str:
 def _columns(path: Path, random: Random) -> str:
     """Change a column: its name, type, order, values or number of rows."""
     table = pq.read_table(path)
-    name = _one_of(table.column_names, random)
+    name = one_of(table.column_names, random)
     ways = ("drop", "rename", "swap", "text", "null", "broken text", "rows", "values", "values", "twice", "metadata")
-    way = _one_of(ways, random)
+    way = one_of(ways, random)
     pq.write_table(_changed(table, name, way, random), path)
     return f"column {name}: {way}"
 
@@ -183,7 +184,7 @@ def _changed(table: pa.Table, name: str, way: str, random: Random) -> pa.Table:
         "rows": lambda: table.slice(0, int(random.integers(num))),
         "twice": lambda: pa.concat_tables([table, table]),
         "metadata": lambda: table.replace_schema_metadata(
-            dict.fromkeys(table.schema.metadata or (), _one_of((b"", b"-1", b"x"), random))
+            dict.fromkeys(table.schema.metadata or (), one_of((b"", b"-1", b"x"), random))
         ),
     }
     if way in whole:
@@ -210,13 +211,13 @@ def _other(value: Any, random: Random) -> Any:
     if isinstance(value, list):
         return [_other(value[0], random), *value[1:]] if value else value
     if isinstance(value, bytes):
-        return _one_of((value[: len(value) // 2], b"", b"GIF89a", _large_png()), random)
+        return one_of((value[: len(value) // 2], b"", b"GIF89a", _large_png()), random)
     options = {
         bool: (not value,),
         int: (-1, 0, 2**31 - 1, -(2**31)),
         float: (float("nan"), float("inf"), -1.0, 1e30, 0.0),
     }
-    return _one_of(options.get(type(value), (PAYLOAD, "", "../x", "\u202e", "x" * 10_000, "a\0b")), random)
+    return one_of(options.get(type(value), (PAYLOAD, "", "../x", "\u202e", "x" * 10_000, "a\0b")), random)
 
 
 def _large_png() -> bytes:
@@ -240,8 +241,8 @@ def _tensors(path: Path, random: Random) -> str:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    name = _one_of(sorted(tensors), random)
-    way = _one_of(("drop", "rename", "shape", "empty", "type", "nan", "huge", "metadata"), random)
+    name = one_of(sorted(tensors), random)
+    way = one_of(("drop", "rename", "shape", "empty", "type", "nan", "huge", "metadata"), random)
     old = tensors.pop(name)
     if way == "rename":
         tensors["../" + name] = old
@@ -264,8 +265,8 @@ def _header(path: Path, random: Random) -> str:
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
-    name = _one_of(sorted(set(header) - {"__metadata__"}), random)
-    way = _one_of(("length", "offsets", "shape", "dtype"), random)
+    name = one_of(sorted(set(header) - {"__metadata__"}), random)
+    way = one_of(("length", "offsets", "shape", "dtype"), random)
     header[name] |= {
         "offsets": {"data_offsets": [0, 2**40]},
         "shape": {"shape": [2**62, 4]},
