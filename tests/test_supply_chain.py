@@ -121,6 +121,13 @@ def test_dvc_neither_reports_nor_looks_for_updates(repository):
     assert (core["analytics"], core["check_update"]) == ("false", "false")
 
 
+def test_compiled_code_is_no_dependency(repository):
+    """Python writes it into the folders that stages depend on, anew on each machine."""
+    for folder in ("realera/metrics", "realera/report"):
+        done = run(sys.executable, "-m", "dvc", "check-ignore", f"{folder}/__pycache__/module.pyc", cwd=repository)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def offline(tmp_path):
     return guard(tmp_path)
