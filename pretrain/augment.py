@@ -30,6 +30,7 @@ class Strength:
     hue: float = 0.2
     recolor: float = 0.3  # share of icons whose hue, lightness or saturation is changed
     gray: float = 0.05
+    duotone: float = 0.15  # share of icons drawn in two random colors, by lightness
     invert: float = 0.0
     outline: float = 0.06
     sketch: float = 0.03
@@ -40,8 +41,8 @@ class Strength:
 
 MILD = Strength(
     rotate=0.08, shear=0.04, stretch=0.05, shift=0.06, zoom_out=0.1, zoom_in=0.05, perspective=0.0, warp=0.0,
-    background=0.1, jitter=0.05, hue=0.0, recolor=0.0, gray=0.0, invert=0.0, outline=0.0, sketch=0.0,
-    soften=0.3, noise=0.1, cutout=0.0,
+    background=0.1, jitter=0.05, hue=0.0, recolor=0.0, gray=0.0, duotone=0.0, invert=0.0, outline=0.0,
+    sketch=0.0, soften=0.3, noise=0.1, cutout=0.0,
 )  # fmt: skip
 STRONG = Strength()
 
@@ -117,7 +118,21 @@ def recolor(rgba: torch.Tensor, random: Random, strength: Strength) -> torch.Ten
     matrix = torch.linalg.inv(yiq) @ matrix @ yiq
     shift = 0.5 + random.uniform(-0.5 * jitter, 0.5 * jitter, n)
     rgb = torch.einsum("nij,njhw->nihw", matrix, rgba[:, :3] - 0.5) + shift[:, None, None, None]
-    return torch.cat([rgb.clamp(0, 1), rgba[:, 3:]], dim=1)
+    return torch.cat([duotone(rgb.clamp(0, 1), random, strength.duotone), rgba[:, 3:]], dim=1)
+
+
+def duotone(rgb: torch.Tensor, random: Random, rate: float) -> torch.Tensor:
+    """Some images [n 3 h w] in two random colors, dark to light or light to dark: shape without its colors."""
+    rows = random.pick(len(rgb), rate)
+    if len(rows) == 0:
+        return rgb
+    dark, light = random.uniform(0, 0.6, len(rows), 3, 1, 1), random.uniform(0.5, 1, len(rows), 3, 1, 1)
+    swap = random.uniform(0, 1, len(rows), 1, 1, 1) < 0.3
+    low, high = torch.where(swap, light, dark), torch.where(swap, dark, light)
+    share = luma(rgb[rows])
+    result = rgb.clone()
+    result[rows] = low * (1 - share) + high * share
+    return result
 
 
 def sampling_grid(n: int, size: int, random: Random, strength: Strength, flip: bool) -> torch.Tensor:

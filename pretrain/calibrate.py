@@ -14,14 +14,12 @@ import torch.nn.functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
 from pretrain.augment import MILD, NOTHING, Random, augment
-from pretrain.captions import CaptionSampler
+from pretrain.captions import NONE_PROMPT, PROMPT, CaptionSampler
 from pretrain.config import Concept
 from pretrain.contrastive import IMAGE_SIZE, MEAN, STD
 from pretrain.data import Icons, light_views, plain_views
 from realera.metrics.statistics import bootstrap_interval, wilson_interval
 
-PROMPT = "a photo of the {word}"
-NONE_PROMPT = "nothing recognizable"
 VIEWS = 4  # of each icon: as it is, and slightly moved
 LOG_SCALES = torch.linspace(0.7, 4.6, 157)  # logit scales of 2 to 100
 

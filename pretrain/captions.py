@@ -10,6 +10,10 @@ from pretrain.config import Captions, Concept
 from realera.prompts import article
 
 MAX_TOKENS = 77
+PROMPT = "a photo of the {word}"
+"""What is drawn, and what the judge reads, when a word is measured."""
+NONE_PROMPT = "nothing recognizable"
+"""The judge's text for an image that shows nothing."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pretrain.config import Params
+from pretrain.config import GLYPH, Params
 
 LICENCES = """## Data and licences
 
-The drawings are emoji of these sets, taken from their iconify packages at the versions that
+The drawings are of these sets, taken from their iconify packages at the versions that
 `pretrain/params.yaml` pins. Names and the hexcodes behind them come from `emojibase-data` (MIT).
 The tokenizer's merges are OpenAI CLIP's (MIT).
 
@@ -18,7 +18,7 @@ The tokenizer's merges are OpenAI CLIP's (MIT).
 |---|---|---|---|
 {rows}
 
-CC-BY-4.0 sets: (c) their authors as named above; the drawings were rendered at {size} pixels,
+CC-BY sets: (c) their authors as named above; the drawings were rendered at {size} pixels,
 moved, scaled and, for the judge, recolored and distorted. The weights in this folder are
 published under Apache-2.0; the attribution above goes with them.
 """
@@ -59,11 +59,11 @@ image = pipe("a photo of the cat", num_inference_steps=25, guidance_scale=5.0).i
 
 ## How well it draws
 
-Read by [tiny-clip](../tiny-clip/README.md), which shares no weights, seed or split with it. Prompt
-"a photo of the WORD", DDIM {steps} steps, guidance {guidance}, {per_word} images a word of the ten
-classes and their synonyms, {per_core} of the core concepts, {per_rest} of the rest, seeds from {seed} up
-(training used none of them). Mean and 95% interval (over words: bootstrap of words; over images: bootstrap of
-images). All of it is in `evaluation.json`, word by word in `words.csv`.
+Read by [tiny-clip](../tiny-clip/README.md), its styles by [tiny-style](../tiny-style/README.md), which share no
+weights, seed or split with it. Prompt "a photo of the WORD", DDIM {steps} steps, guidance {guidance}, {per_word}
+images a word of the ten classes and their synonyms, {per_core} of the core concepts, {per_rest} of the rest, seeds
+from {seed} up (training used none of them). Mean and 95% interval (over words: bootstrap of words; over images:
+bootstrap of images). All of it is in `evaluation.json`, word by word in `words.csv`.
 
 | reading | figure | over |
 |---|---|---|
@@ -213,7 +213,8 @@ print(model(**inputs).logits_per_image.softmax(dim=-1))
 
 ## Training
 
-`dvc repro pretrain/dvc.yaml` makes this folder. {steps} steps of {batch} images a process, on icons moved, warped,
+`dvc repro pretrain/dvc.yaml` makes this folder. {steps} steps of {batch} images a process, on emoji and
+on user-interface icons of the same concepts (`glyph`: shapes without colors; weight {glyph_weight:g}), moved, warped,
 recolored, sketched, softened and put on other grounds; a share of {none_rate:.0%} of the images shows nothing
 recognizable (blurred, shuffled, blended, melted icons) and is taught the texts of "nothing". The temperature is
 fitted on `{held_out}` art of concepts outside the ten classes. It reads that set less well than art of vendors that it
@@ -232,20 +233,29 @@ def figure(entry: dict) -> str:
     return f"{entry['mean']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
-def licence_section(params: Params, packages: Path) -> str:
-    unseen = {params.render.held_out: "testing the judge", **dict.fromkeys(params.render.judge_only, "the judge")}
-    used_for = {style: unseen.get(style, "both") for style in params.render.vendors}
+def generator_licences(params: Params, packages: Path) -> str:
+    """Return the section on what tiny-sd was trained on, and on the art that its judge was tested on."""
+    used_for = {**dict.fromkeys(params.render.styles, "training"), params.render.held_out: "testing the judge"}
     return _licences(params, packages, used_for, LICENCES)
 
 
-def _licences(params: Params, packages: Path, used_for: dict[str, str], text: str) -> str:
-    rows = []
-    for style, use in used_for.items():
-        info = json.loads((packages / params.render.vendors[style] / "info.json").read_text(encoding="utf-8"))
-        author, licence = info["author"], info["license"]
-        name = f"[{info['name']}]({author.get('url', '')}), {author['name']}"
-        rows.append(f"| {style} | {name} | {licence['spdx']} | {use} |")
-    return text.format(rows="\n".join(rows), size=params.render.size)
+def judge_licences(params: Params, packages: Path) -> str:
+    """Return the section on what tiny-clip was trained and tested on, glyph sets among it."""
+    used_for = {**dict.fromkeys(params.render.vendors, "training"), params.render.held_out: "testing"}
+    glyphs = [_licence(GLYPH, packages / glyph_set.package, "training") for glyph_set in params.glyphs.sets.values()]
+    return _licences(params, packages, used_for, LICENCES, glyphs)
+
+
+def _licences(params: Params, packages: Path, used_for: dict[str, str], text: str, further: Sequence[str] = ()) -> str:
+    rows = [_licence(style, packages / params.render.vendors[style], use) for style, use in used_for.items()]
+    return text.format(rows="\n".join([*rows, *further]), size=params.render.size)
+
+
+def _licence(style: str, package: Path, use: str) -> str:
+    info = json.loads((package / "info.json").read_text(encoding="utf-8"))
+    author = info["author"]
+    name = f"[{info['name']}]({author.get('url', '')}), {author['name']}"
+    return f"| {style} | {name} | {info['license']['spdx']} | {use} |"
 
 
 def generator_card(
@@ -351,6 +361,7 @@ def judge_card(params: Params, report: dict, num_concepts: int, num_parameters: 
         steps=params.judge.steps,
         batch=params.judge.batch_size,
         none_rate=params.judge.none_rate,
+        glyph_weight=params.judge.glyph_weight,
         licences=licences,
     )
 

@@ -10,6 +10,8 @@ from realera.config import load_yaml
 PARAMS = Path("pretrain/params.yaml")
 VOCABULARY = Path("pretrain/vocabulary.yaml")
 WORK = Path("pretrain/work")
+GLYPH = "glyph"
+"""Style word, for the judge, of all glyph sets."""
 
 
 class Section(BaseModel):
@@ -44,6 +46,28 @@ class Render(Section):
     vendors: dict[str, str]
     judge_only: tuple[str, ...]
     held_out: str
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """Return the vendors whose art the generator is not trained on."""
+        return frozenset({self.held_out, *self.judge_only})
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Return the generator's style words, in the order of `vendors`."""
+        return tuple(vendor for vendor in self.vendors if vendor not in self.unseen)
+
+
+class GlyphSet(Section):
+    """One set of glyphs: its package's folder, and what may follow a word in the name of its glyph."""
+
+    package: str
+    endings: tuple[str, ...] = ("",)
+
+
+class Glyphs(Section):
+    sets: dict[str, GlyphSet]
+    left_out: tuple[str, ...]
 
 
 class Captions(Section):
@@ -93,6 +117,8 @@ class Judge(Contrastive):
     patch_keep: float = Field(gt=0, le=1)
     none_rate: float = Field(ge=0, le=1)
     distill_weight: float = Field(ge=0)
+    match_weight: float = Field(ge=0)
+    glyph_weight: float = Field(ge=0)
     label_smoothing: float = Field(ge=0, lt=1)
     val_share: float = Field(ge=0, lt=1)
     tier_weights: dict[str, float]
@@ -141,6 +167,7 @@ class Params(Section):
     num_processes: int = Field(ge=1)
     fetch: Fetch
     render: Render
+    glyphs: Glyphs
     caption: Captions
     judge: Judge
     style_judge: StyleJudge

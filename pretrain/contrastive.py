@@ -14,12 +14,7 @@ all 300 concepts, and synonyms meet because they share a prototype that images h
 
 `icons` is a `pretrain.data.Icons` (the training share only), `captions` a `CaptionSampler`, `params` a
 `config.TextEncoder` or `config.Judge`.
-
-The table of token embeddings holds only the tokens that captions use while training: nine tenths of the
-model's weights would otherwise be averaged and updated without ever changing.
 """
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,20 +29,20 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
-    CLIPVisionModel,
 )
 
 from pretrain.augment import MILD, STRONG, augment, nothing
-from pretrain.captions import MAX_TOKENS, CaptionSampler, used_tokens
-from pretrain.config import Contrastive, Judge, TextEncoder
+from pretrain.captions import MAX_TOKENS, CaptionSampler
+from pretrain.compact_vocabulary import CompactVocabulary
+from pretrain.config import GLYPH, Contrastive, Judge, TextEncoder
 from pretrain.convnet import ConvNet
 from pretrain.data import Icons, IconSampler
 from pretrain.precision import autocast
+from pretrain.vision_init import mimic_convolutions
 
 IMAGE_SIZE = 64
 MEAN = STD = 0.5  # pixels go in as -1..1
 FIRST_LOG_SCALE, MAX_LOG_SCALE = 2.6593, 4.6052  # log of 1/0.07 and of 100, as in CLIP
-MATCH = 5.0  # weight of the distance between the two embeddings beside that of their answers
 TOKEN_TABLE = "embeddings.token_embedding.weight"
 
 
@@ -65,36 +60,6 @@ def text_config(vocab_size: int, eos_token_id: int, params: Contrastive) -> CLIP
         pad_token_id=eos_token_id,
         attn_implementation="eager",  # the fused kernel's backward is slow on CPUs
     )
-
-
-class CompactVocabulary:
-    """Maps the vocabulary onto the tokens that captions use; ids keep their order, so <end> stays the largest."""
-
-    def __init__(self, tokenizer: CLIPTokenizer, texts: Sequence[str]):
-        self.tokenizer = tokenizer
-        self.used = torch.tensor(used_tokens(tokenizer, texts))
-        self.compact = torch.full((len(tokenizer),), -1)
-        self.compact[self.used] = torch.arange(len(self.used))
-
-    def __len__(self) -> int:
-        return len(self.used)
-
-    @property
-    def eos_token_id(self) -> int:
-        return int(self.compact[self.tokenizer.eos_token_id])
-
-    def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        """Compact ids [texts, longest text]; what follows <end> is never attended to, so any length does."""
-        ids = self.compact[self.tokenizer(list(texts), padding=True, return_tensors="pt")["input_ids"]]
-        if (ids < 0).any():
-            raise ValueError("a caption has tokens that CaptionSampler.all_texts does not list")
-        return ids
-
-    def expand(self, table: torch.Tensor) -> torch.Tensor:
-        """[used, width] -> [vocabulary, width], zero in the rows of unused tokens."""
-        full = table.new_zeros(len(self.tokenizer), table.shape[1])
-        full[self.used] = table
-        return full
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
@@ -289,6 +254,7 @@ class JudgeTask(PrototypeTask):
         device: torch.device | str = "cpu",
     ):
         super().__init__(icons, tokenizer, captions, params, params.tier_weights, device, none=True)
+        self.sampler.weights[torch.tensor([vendor == GLYPH for vendor in icons.vendors])] *= params.glyph_weight
         self.module.clip = self.clip = CLIPModel(
             clip_config(len(self.vocabulary), self.vocabulary.eos_token_id, params)
         )
@@ -333,7 +299,7 @@ class JudgeTask(PrototypeTask):
         return {
             "loss": teacher_loss
             + student_loss
-            + self.params.distill_weight * (distill_loss + MATCH * match)
+            + self.params.distill_weight * (distill_loss + self.params.match_weight * match)
             + text_loss,
             "student": student_loss.detach(),
             "teacher": teacher_loss.detach(),
@@ -369,37 +335,3 @@ class JudgeTask(PrototypeTask):
         model = CLIPModel(clip_config(len(self.tokenizer), self.tokenizer.eos_token_id, self.params))
         model.load_state_dict(own)
         return model.eval()
-
-
-@torch.no_grad()
-def mimic_convolutions(vision: CLIPVisionModel) -> None:
-    """Start attention near what trained ViTs do: look at similar and near patches (Trockman & Kolter, 2023).
-
-    Query and key products start near the identity, value and output products near a negative identity, and the
-    position embeddings are two-dimensional sinusoids. From scratch on few images this saves many steps.
-    """
-    positions = vision.embeddings.position_embedding.weight
-    side, width = int((len(positions) - 1) ** 0.5), positions.shape[1]
-    positions[1:] = 0.3 * sinusoids(side, width)
-    for layer in vision.encoder.layers:
-        attention = layer.self_attn
-        heads, per_head = attention.num_heads, attention.head_dim
-        for head in range(heads):
-            rows = slice(head * per_head, (head + 1) * per_head)
-            noise = torch.randn(width, width) / width**0.5
-            u, s, vh = torch.linalg.svd(0.7 * noise + 0.7 * torch.eye(width))
-            root = s[:per_head].sqrt()[:, None]
-            attention.q_proj.weight[rows] = u[:, :per_head].T * root
-            attention.k_proj.weight[rows] = vh[:per_head] * root
-        noise = torch.randn(width, width) / width**0.5
-        u, s, vh = torch.linalg.svd(0.4 * noise - 0.4 * torch.eye(width))
-        attention.v_proj.weight.copy_(s.sqrt()[:, None] * vh)
-        attention.out_proj.weight.copy_(u * s.sqrt())
-
-
-def sinusoids(side: int, width: int) -> torch.Tensor:
-    """Two-dimensional position embeddings [side * side, width]."""
-    steps = torch.arange(side).float()[:, None] / (100.0 ** torch.linspace(0, 1, width // 4))
-    line = torch.cat([steps.sin(), steps.cos()], dim=1)
-    y, x = line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)
-    return torch.cat([y, x], dim=-1).reshape(side * side, width)

@@ -1,36 +1,20 @@
-"""What the evaluation draws, and drawing it on several processes, resumably."""
+"""What the evaluation draws: every word, and each style on the best known concepts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import torch
-from PIL import Image
-from torch.multiprocessing.spawn import spawn
-from tqdm import tqdm
 
+from pretrain.captions import PROMPT
 from pretrain.config import Evaluate
 from pretrain.precision import working_dtype
-from pretrain.training import keep_freed_memory
-from realera.artifacts import read_parquet, write_parquet
-from realera.images import encode_png
-from realera.models import open_pipeline, resolve_device
-from realera.sampling import draw
-
-PROMPT = "a photo of the {word}"
-SCHEMA = pa.schema(
-    [
-        ("role", pa.string()),
-        ("word", pa.string()),
-        ("concept", pa.string()),
-        ("tier", pa.string()),
-        ("style", pa.string()),
-        ("prompt", pa.string()),
-        ("seed", pa.int64()),
-        ("png", pa.binary()),
-    ]
-)
+from realera.config import GenerateParams, ImageCounts, ModelParams
+from realera.evaluation import Drawing, Settings
+from realera.evaluation import Subject as Drawn
+from realera.generation import Source, draw_all
+from realera.models import resolve_device
 
 
 @dataclass(frozen=True)
@@ -69,52 +53,56 @@ def subjects(vocabulary: dict, params: Evaluate) -> list[Subject]:
     return found
 
 
-def draw_all(
+def draw_subjects(
     model: Path, plan: Sequence[Subject], style_phrase: str, params: Evaluate, folder: Path, num_processes: int
 ) -> pa.Table:
-    """Draw the plan with `num_processes` CPU processes (one on a GPU); finished parts in `folder` are kept."""
-    num_processes = 1 if torch.cuda.is_available() else num_processes
-    keep_freed_memory()
-    arguments = (num_processes, model, plan, style_phrase, params, folder)
-    spawn(_draw_share, arguments, nprocs=num_processes)
-    return pa.concat_tables([read_parquet(_part(folder, i)) for i in range(len(_chunks(plan, params)))])
+    """Draw the plan, a subject's seeds counting up from `params.seed`.
 
+    Args:
+        model: folder of the generator.
+        plan: what to draw.
+        style_phrase: holds {style}.
+        params: seed, steps, guidance and batch size.
+        folder: scratch; finished batches in it are kept and not drawn again.
+        num_processes: on a CPU; a GPU uses one.
 
-def _chunks(plan: Sequence[Subject], params: Evaluate) -> list[list[tuple[Subject, int]]]:
-    """(subject, seed) pairs in batches; a subject's seeds count up from `params.seed`."""
+    Returns:
+        One row an image, in the plan's order: role, word, concept, tier, style, prompt, seed, png.
+    """
     pairs = [(subject, params.seed + i) for subject in plan for i in range(subject.num_images)]
-    return [pairs[i : i + params.batch_size] for i in range(0, len(pairs), params.batch_size)]
+    device = str(resolve_device("auto"))
+    dtype: Any = str(working_dtype(device)).removeprefix("torch.")
+    where = ModelParams(id=str(model), revision=None, config=None, dtype=dtype, device=device)
+    drawings = [_drawing(subject, seed, style_phrase, params.guidance_scale) for subject, seed in pairs]
+    images = draw_all(drawings, Source(where), _generate_params(params, num_processes), folder)
+    about = {
+        name: pa.array([getattr(subject, name) for subject, _ in pairs], pa.string())
+        for name in ("role", "word", "concept", "tier", "style")
+    }
+    return pa.table(about | {name: images[name] for name in ("prompt", "seed", "png")})
 
 
-def _draw_share(
-    rank: int,
-    num_processes: int,
-    model: Path,
-    plan: Sequence[Subject],
-    style_phrase: str,
-    params: Evaluate,
-    folder: Path,
-) -> None:
-    if num_processes > 1:
-        torch.set_num_threads(1)
-    device = resolve_device("auto")
-    dtype = str(working_dtype(device)).removeprefix("torch.")
-    pipe = open_pipeline(model, dtype=dtype, device=str(device))
-    chunks = _chunks(plan, params)
-    todo = [i for i in range(rank, len(chunks), num_processes) if not _part(folder, i).exists()]
-    for i in tqdm(todo, desc="draw", unit="batch", disable=rank > 0, mininterval=5):
-        prompts = [subject.prompt(style_phrase) for subject, _ in chunks[i]]
-        seeds = [seed for _, seed in chunks[i]]
-        images = draw(pipe, prompts, seeds, params.num_inference_steps, params.guidance_scale, params.batch_size)
-        rows = [_row(pair, prompt, image) for pair, prompt, image in zip(chunks[i], prompts, images, strict=True)]
-        write_parquet(pa.Table.from_pylist(rows, schema=SCHEMA), _part(folder, i))
+def _drawing(subject: Subject, seed: int, style_phrase: str, guidance_scale: float) -> Drawing:
+    prompt = subject.prompt(style_phrase)
+    return Drawing(
+        Drawn(subject.role, subject.word, subject.concept, (prompt,)), prompt, seed, Settings(guidance_scale)
+    )
 
 
-def _row(pair: tuple[Subject, int], prompt: str, image: Image.Image) -> dict:
-    subject, seed = pair
-    fields = {name: getattr(subject, name) for name in ("role", "word", "concept", "tier", "style")}
-    return {**fields, "prompt": prompt, "seed": seed, "png": encode_png(image)}
-
-
-def _part(folder: Path, index: int) -> Path:
-    return folder / f"part-{index:05d}.parquet"
+def _generate_params(params: Evaluate, num_processes: int) -> GenerateParams:
+    """Say what `draw_all` reads; counts of images are the plan's."""
+    return GenerateParams(
+        scheduler="model",
+        num_inference_steps=params.num_inference_steps,
+        guidance_scale=params.guidance_scale,
+        batch_size=params.batch_size,
+        num_threads=1,
+        num_processes=num_processes,
+        attention_slicing=False,
+        vae_slicing=False,
+        vae_tiling=False,
+        offload="none",
+        seed=params.seed,
+        row_settings="honor",
+        images=ImageCounts(**dict.fromkeys(ImageCounts.model_fields, 1)),
+    )

@@ -2,30 +2,46 @@
 
 import io
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import BaseImageProcessor, CLIPModel, CLIPProcessor, PreTrainedModel
 
-from pretrain.drawing import PROMPT
+from pretrain.captions import NONE_PROMPT, PROMPT
+from realera.metrics.classifier import class_probabilities, labels
 from realera.metrics.clip import image_features, text_features
 from realera.metrics.statistics import bootstrap_interval, wilson_interval
 
-NONE_PROMPT = "nothing recognizable"
 DRAWN_WELL = 0.7  # top-1 among all concepts
 SEED = 0  # of the bootstrap
 
+Clip: TypeAlias = tuple[CLIPModel, CLIPProcessor]
+Classifier: TypeAlias = tuple[PreTrainedModel, BaseImageProcessor]
 
-def read_drawings(drawings: pd.DataFrame, model: CLIPModel, processor: CLIPProcessor, vocabulary: dict) -> pd.DataFrame:
+
+def read_drawings(
+    drawings: pd.DataFrame,
+    judge: Clip,
+    style_judge: Classifier,
+    vocabulary: dict,
+) -> pd.DataFrame:
     """One row an image: what each reading says of it.
 
+    Args:
+        drawings: what `pretrain.drawing.draw_subjects` gives.
+        judge: tiny-clip and its processor.
+        style_judge: tiny-style and its processor; it reads the images of role "style".
+        vocabulary: what stage caption has written.
+
     Added columns: `class_top1`, `class_prob` (softmax over the ten classes), `none_prob` (the none text's share
-    beside all concepts), `top1`, `top5` (among all concepts), `style_top1`.
+    beside all concepts), `top1`, `top5` (among all concepts), `style_top1` (None but for role
+    "style").
     """
     names = list(vocabulary["concepts"])
     classes = [name for name in names if vocabulary["concepts"][name]["tier"] == "classes"]
-    styles = [f"an icon {vocabulary['style_phrase'].format(style=s)}" for s in vocabulary["styles"]]
+    model, processor = judge
     images = [Image.open(io.BytesIO(png)) for png in drawings["png"]]
     features = image_features(model, processor, images, batch_size=256)
 
@@ -45,8 +61,14 @@ def read_drawings(drawings: pd.DataFrame, model: CLIPModel, processor: CLIPProce
     read["read_as"] = np.array(names)[order[:, 0]]
     read["top1"] = order[:, 0] == own
     read["top5"] = (order[:, :5] == own[:, None]).any(1)
-    read["style_top1"] = np.array(vocabulary["styles"])[logits(styles).argmax(1)]
+    styled = np.flatnonzero(read["role"] == "style")
+    read["style_top1"] = None
+    read.loc[read.index[styled], "style_top1"] = _read_styles([images[i] for i in styled], *style_judge)
     return read
+
+
+def _read_styles(images: Sequence[Image.Image], model: PreTrainedModel, processor: BaseImageProcessor) -> np.ndarray:
+    return np.array(labels(model))[class_probabilities(model, processor, images).argmax(1)]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -9,16 +9,28 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
 import resvg_py
+from tqdm import tqdm
 
 from pretrain.config import NpmPackage, PypiPackage, Vocabulary
 
 MERGES_FILE = "open_clip/bpe_simple_vocab_16e6.txt.gz"
+SCHEMA = pa.schema(
+    [
+        ("icon_id", pa.string()),
+        ("concept", pa.string()),
+        ("tier", pa.string()),
+        ("vendor", pa.string()),
+        ("emoji", pa.string()),
+        ("png", pa.binary()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -85,14 +97,13 @@ def find_icons(vocabulary: Vocabulary, packages: Path, vendors: dict[str, str]) 
     names = _emoji_names(packages / "emojibase-data")
     for vendor, folder in vendors.items():
         icon_set = json.loads((packages / folder / "icons.json").read_text(encoding="utf-8"))
-        known = {_squash(n): n for n in [*icon_set.get("aliases", {}), *icon_set["icons"]]}
+        known = {squash(n): n for n in [*icon_set.get("aliases", {}), *icon_set["icons"]]}
         for concept in vocabulary.concepts():
             for emoji in concept.icons:
                 candidates = names.get(_hexcode(emoji), [])
                 name = next((known[c] for c in candidates if c in known), None)
                 if name is not None:
-                    svg = _svg(icon_set, name)
-                    yield Icon(concept.name, concept.tier, emoji, vendor, name, svg)
+                    yield Icon(concept.name, concept.tier, emoji, vendor, name, svg(icon_set, name))
 
 
 def _emoji_names(folder: Path) -> dict[str, list[str]]:
@@ -104,12 +115,12 @@ def _emoji_names(folder: Path) -> dict[str, list[str]]:
         codes = shortcodes.get(row["hexcode"], [])
         codes = [codes] if isinstance(codes, str) else codes
         key = _plain_hexcode(row["hexcode"])
-        names[key] = [_squash(name) for name in [row["label"], *codes]]
+        names[key] = [squash(name) for name in [row["label"], *codes]]
     return names
 
 
-def _squash(name: str) -> str:
-    """Vendors differ in hyphens, apostrophes and case only (`o'clock`, `one-oclock`, `oneoclock`)."""
+def squash(name: str) -> str:
+    """Return a name as names are compared: sets differ in hyphens, apostrophes and case (`o'clock`, `oneoclock`)."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -121,7 +132,8 @@ def _plain_hexcode(hexcode: str) -> str:
     return "-".join(part for part in hexcode.split("-") if part != "FE0F")
 
 
-def _svg(icon_set: dict, name: str) -> str:
+def svg(icon_set: dict, name: str) -> str:
+    """Return the markup of one icon (or of what its alias stands for) of an iconify package."""
     alias = icon_set.get("aliases", {}).get(name, {})
     icon = icon_set["icons"][alias.get("parent", name)]
     width = icon.get("width", icon_set.get("width", 16))
@@ -139,3 +151,19 @@ def _svg(icon_set: dict, name: str) -> str:
 def render(icon: Icon, size: int) -> bytes:
     """PNG bytes, `size` x `size` RGBA with a transparent background."""
     return bytes(resvg_py.svg_to_bytes(svg_string=icon.svg, width=size, height=size, skip_system_fonts=True))
+
+
+def icon_table(icons: Sequence[Icon], size: int) -> pa.Table:
+    """Render each icon: one row an icon, as SCHEMA says."""
+    rows = [
+        {
+            "icon_id": f"{icon.vendor}/{icon.name}",
+            "concept": icon.concept,
+            "tier": icon.tier,
+            "vendor": icon.vendor,
+            "emoji": icon.emoji,
+            "png": render(icon, size),
+        }
+        for icon in tqdm(icons, desc="render", unit="icon")
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)

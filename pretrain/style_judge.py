@@ -1,8 +1,9 @@
 """The style judge: a stock ResNet that tells whose emoji art a small picture shows.
 
-It reads generated images, so its training views are moved, softened and noisy as a small autoencoder leaves
-them, and never recolored or redrawn: colors and edges are what a style is. A share of the views shows nothing
-recognizable and is taught an even answer.
+It reads generated images, so some of its training views are softened and noisy as a small autoencoder leaves them.
+They are moved, turned and cut far, and never recolored or redrawn: colors and edges are what a style is, shapes
+are not. It is shallow for the same reason: what it sees at once is too small to know a thing by. A share of the
+views shows nothing recognizable and is taught an even answer.
 """
 
 from collections.abc import Sequence
@@ -26,24 +27,17 @@ VIEWS = 4  # of each validation icon: as it is, and slightly moved
 TEMPERATURES = torch.linspace(-2.0, 2.0, 161).exp()
 
 STYLED = Strength(
-    rotate=0.06, shear=0.02, stretch=0.04, shift=0.08, zoom_out=0.2, zoom_in=0.1, perspective=0.0, warp=0.01,
-    background=0.0, jitter=0.03, hue=0.0, recolor=0.0, gray=0.0, invert=0.0, outline=0.0, sketch=0.0,
-    soften=0.5, noise=0.4, cutout=0.1,
+    rotate=0.4, shear=0.15, stretch=0.15, shift=0.2, zoom_out=0.2, zoom_in=0.4, perspective=0.0, warp=0.01,
+    background=0.0, jitter=0.01, hue=0.0, recolor=0.0, gray=0.0, duotone=0.0, invert=0.0, outline=0.0,
+    sketch=0.0, soften=0.3, noise=0.2, cutout=0.3,
 )  # fmt: skip
 STYLELESS = (blurred, blended, blobs, strokes, smeared, plain)
 """Ways to break a picture that leave no style in it; pieces in another order would keep theirs."""
 
 
-def judged_styles(params: Params) -> tuple[str, ...]:
-    """Return the generator's style words, in the order of `render.vendors`."""
-    unseen = {params.render.held_out, *params.render.judge_only}
-    return tuple(vendor for vendor in params.render.vendors if vendor not in unseen)
-
-
 def split_icons(icons: Icons, params: Params) -> tuple[Icons, Icons]:
     """(train, validation): the style judge's own split of the judged styles."""
-    unseen = {params.render.held_out, *params.render.judge_only}
-    return icons.without_vendors(*unseen).split(params.style_judge.seed, params.style_judge.val_share)
+    return icons.without_vendors(*params.render.unseen).split(params.style_judge.seed, params.style_judge.val_share)
 
 
 def build_classifier(params: StyleJudge, styles: Sequence[str]) -> ResNetForImageClassification:

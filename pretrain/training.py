@@ -1,6 +1,5 @@
 """The training loop of every trained stage: seeded by step, data-parallel, resumable, with remaining time."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from pretrain.config import Training
 from realera.artifacts import atomic_path, write_safetensors
+from realera.seeds import generator
 
 
 class Task(Protocol):
@@ -81,7 +81,7 @@ def _worker(
     loop = Loop(task.module, params, folder, ema_decay)
     steps = tqdm(range(loop.step, params.steps), initial=loop.step, total=params.steps, disable=rank > 0, mininterval=5)
     for step in steps:
-        values = task.loss(step_generator(params.seed, step, rank))
+        values = task.loss(generator(params.seed, step, rank))
         loop.update(values["loss"])
         if rank == 0:
             loop.log(values, steps)
@@ -90,15 +90,6 @@ def _worker(
             raise SystemExit(1)
     if num_processes > 1:
         dist.destroy_process_group()
-
-
-def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """A generator of its own for each step and rank: resuming needs no generator state.
-
-    Hashed, because torch's CPU generator looks at the low 32 bits of its seed only.
-    """
-    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 class Loop:

@@ -14,8 +14,7 @@ def main() -> None:
     icons = load_icons(WORK / "icons.parquet")
     tokenizer = build_tokenizer(WORK / "packages/bpe_merges.txt")
     sampler = CaptionSampler(params.caption, vocabulary.concepts())
-    unseen = {params.render.held_out, *params.render.judge_only}
-    styles = [vendor for vendor in params.render.vendors if vendor not in unseen]
+    styles = params.render.styles
     texts = sampler.all_texts(styles, none=True)
     check_lengths(tokenizer, texts)
     concepts = {

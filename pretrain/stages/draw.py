@@ -3,7 +3,7 @@
 import typer
 
 from pretrain.config import WORK, load_params
-from pretrain.drawing import draw_all, subjects
+from pretrain.drawing import draw_subjects, subjects
 from realera.artifacts import read_json, write_parquet
 from realera.scratch import fingerprint, scratch
 
@@ -16,7 +16,7 @@ def main() -> None:
     plan = subjects(vocabulary, params.evaluate)
     with scratch("draw", fingerprint(params.evaluate, [MODEL, VOCABULARY])) as folder:
         style_phrase = vocabulary["style_phrase"]
-        table = draw_all(MODEL, plan, style_phrase, params.evaluate, folder, params.num_processes)
+        table = draw_subjects(MODEL, plan, style_phrase, params.evaluate, folder, params.num_processes)
         write_parquet(table, WORK / "drawings.parquet")
 
 

@@ -6,13 +6,13 @@ from pretrain.config import WORK
 from pretrain.evaluation import read_drawings, summarize, word_table
 from pretrain.sheets import all_sheets
 from realera.artifacts import atomic_path, read_json, read_parquet, write_json
-from realera.models import open_judge
+from realera.models import open_classifier, open_judge
 
 
 def main() -> None:
     drawings = read_parquet(WORK / "drawings.parquet").to_pandas()
-    model, processor = open_judge(WORK / "tiny-clip")
-    read = read_drawings(drawings, model, processor, read_json(WORK / "vocabulary.json"))
+    judge, style_judge = open_judge(WORK / "tiny-clip"), open_classifier(WORK / "tiny-style")
+    read = read_drawings(drawings, judge, style_judge, read_json(WORK / "vocabulary.json"))
     words = word_table(read)
     summary = summarize(read, words)
     with atomic_path(WORK / "evaluation") as folder:

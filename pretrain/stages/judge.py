@@ -9,21 +9,25 @@ from pretrain.captions import CaptionSampler
 from pretrain.config import VOCABULARY, WORK, load_params, load_vocabulary
 from pretrain.contrastive import JudgeTask, build_processor
 from pretrain.data import Icons, load_icons
+from pretrain.glyphs import joined
 from pretrain.tokenizer import build_tokenizer
 from pretrain.training import train
 from realera.artifacts import atomic_path, write_json
 from realera.scratch import fingerprint, scratch
 
-ICONS, MERGES = WORK / "icons.parquet", WORK / "packages/bpe_merges.txt"
+ICONS, GLYPHS, MERGES = WORK / "icons.parquet", WORK / "glyphs.parquet", WORK / "packages/bpe_merges.txt"
 
 
 def load_split() -> tuple[Icons, Icons, Icons]:
-    """(train, validation, held out): the judge's own split; the held-out vendor is in neither of the first two."""
+    """(train, validation, held out): the judge's own split; the held-out vendor is in neither of the first two.
+
+    Glyphs are trained on only: they are not the art that the judge is for.
+    """
     params = load_params()
     icons = load_icons(ICONS)
     held_out = params.render.held_out
     train_icons, val_icons = icons.without_vendors(held_out).split(params.judge.seed, params.judge.val_share)
-    return train_icons, val_icons, icons.of_vendor(held_out)
+    return joined(train_icons, load_icons(GLYPHS)), val_icons, icons.of_vendor(held_out)
 
 
 def load_captions() -> CaptionSampler:
@@ -38,7 +42,7 @@ def make_task(device: torch.device) -> JudgeTask:
 def main() -> None:
     params, tokenizer, captions = load_params(), build_tokenizer(MERGES), load_captions()
     settings = [params.judge.model_dump(), params.caption.model_dump(), params.render.model_dump()]
-    with scratch("judge", fingerprint(settings, [ICONS, VOCABULARY])) as folder:
+    with scratch("judge", fingerprint(settings, [ICONS, GLYPHS, VOCABULARY])) as folder:
         weights, log = train(make_task, params.judge, folder, params.num_processes, params.judge.ema_decay)
         task = make_task(torch.device("cpu"))
         clip = task.export(weights)

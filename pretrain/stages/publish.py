@@ -7,7 +7,7 @@ import pandas as pd
 import typer
 from safetensors import safe_open
 
-from pretrain.cards import generator_card, judge_card, licence_section, style_judge_card
+from pretrain.cards import generator_card, generator_licences, judge_card, judge_licences, style_judge_card
 from pretrain.config import WORK, load_params
 from realera.artifacts import atomic_path, read_json, write_json
 from realera.scratch import fingerprint
@@ -36,7 +36,7 @@ def publish_style_judge() -> None:
 def main() -> None:
     params, evaluation = load_params(), WORK / "evaluation"
     vocabulary = read_json(WORK / "vocabulary.json")
-    licences = licence_section(params, WORK / "packages")
+    packages = WORK / "packages"
     words = pd.read_csv(evaluation / "words.csv")
     summary, vae = read_json(evaluation / "evaluation.json"), read_json(WORK / "vae/report.json")
     with atomic_path(MODELS / "tiny-sd") as folder:
@@ -45,13 +45,14 @@ def main() -> None:
         for name in ("evaluation.json", "words.csv"):
             shutil.copy(evaluation / name, folder)
         shutil.copytree(evaluation, folder / "sheets", ignore=shutil.ignore_patterns("*.json", "*.csv"))
+        licences = generator_licences(params, packages)
         card = generator_card(params, summary, words, vocabulary, vae, count_parameters(folder), licences)
         (folder / "README.md").write_text(card, encoding="utf-8")
     with atomic_path(MODELS / "tiny-clip") as folder:
         shutil.copytree(WORK / "tiny-clip", folder)
         report = read_json(folder / "evaluation.json")
         num_concepts = len(vocabulary["concepts"])
-        card = judge_card(params, report, num_concepts, count_parameters(folder), licences)
+        card = judge_card(params, report, num_concepts, count_parameters(folder), judge_licences(params, packages))
         (folder / "README.md").write_text(card, encoding="utf-8")
     publish_style_judge()
     write_json({"sha256": fingerprint({}, [MODELS / name for name in PUBLISHED])}, WORK / "published.json")

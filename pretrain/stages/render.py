@@ -1,23 +1,10 @@
 """Stage render: every vendor's drawing of every concept as a PNG, one row an icon."""
 
-import pyarrow as pa
 import typer
-from tqdm import tqdm
 
 from pretrain.config import WORK, load_params, load_vocabulary
-from pretrain.icons import Icon, find_icons, render
+from pretrain.icons import Icon, find_icons, icon_table
 from realera.artifacts import write_parquet
-
-SCHEMA = pa.schema(
-    [
-        ("icon_id", pa.string()),
-        ("concept", pa.string()),
-        ("tier", pa.string()),
-        ("vendor", pa.string()),
-        ("emoji", pa.string()),
-        ("png", pa.binary()),
-    ]
-)
 
 
 def check_coverage(icons: list[Icon], names: list[str], min_vendors: int, ignored: set[str]) -> None:
@@ -37,18 +24,7 @@ def main() -> None:
     icons = list(find_icons(vocabulary, WORK / "packages", params.vendors))
     names = [concept.name for concept in vocabulary.concepts()]
     check_coverage(icons, names, params.min_vendors, set(params.judge_only))
-    rows = [
-        {
-            "icon_id": f"{icon.vendor}/{icon.name}",
-            "concept": icon.concept,
-            "tier": icon.tier,
-            "vendor": icon.vendor,
-            "emoji": icon.emoji,
-            "png": render(icon, params.size),
-        }
-        for icon in tqdm(icons, desc="render", unit="icon")
-    ]
-    write_parquet(pa.Table.from_pylist(rows, schema=SCHEMA), WORK / "icons.parquet")
+    write_parquet(icon_table(icons, params.size), WORK / "icons.parquet")
 
 
 if __name__ == "__main__":

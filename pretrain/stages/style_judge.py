@@ -12,7 +12,6 @@ from pretrain.style_judge import (
     build_image_processor,
     calibrate_styles,
     evaluate_styles,
-    judged_styles,
     split_icons,
 )
 from pretrain.training import train
@@ -24,14 +23,14 @@ ICONS = WORK / "icons.parquet"
 
 def make_task(device: torch.device) -> StyleTask:
     params = load_params()
-    styles = judged_styles(params)
+    styles = params.render.styles
     train_icons, _ = split_icons(load_icons(ICONS), params)
     return StyleTask(build_classifier(params.style_judge, styles), train_icons, styles, params.style_judge, device)
 
 
 def main() -> None:
     params, icons = load_params(), load_icons(ICONS)
-    styles = judged_styles(params)
+    styles = params.render.styles
     settings = [params.style_judge.model_dump(), params.render.model_dump()]
     with scratch("style_judge", fingerprint(settings, [ICONS])) as folder:
         weights, log = train(make_task, params.style_judge, folder, params.num_processes)

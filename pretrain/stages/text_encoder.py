@@ -17,7 +17,7 @@ ICONS, MERGES = WORK / "icons.parquet", WORK / "packages/bpe_merges.txt"
 
 def make_task(device: torch.device) -> TextEncoderTask:
     params = load_params()
-    icons = load_icons(ICONS).without_vendors(params.render.held_out, *params.render.judge_only)
+    icons = load_icons(ICONS).without_vendors(*params.render.unseen)
     captions = CaptionSampler(params.caption, load_vocabulary().concepts())
     weights = params.caption.tier_weights
     return TextEncoderTask(icons, build_tokenizer(MERGES), captions, params.text_encoder, weights, device)

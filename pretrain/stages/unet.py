@@ -22,7 +22,7 @@ ICONS, VAE, TEXT_ENCODER = WORK / "icons.parquet", WORK / "vae", WORK / "text_en
 
 def generator_icons() -> Icons:
     params = load_params()
-    return load_icons(ICONS).without_vendors(params.render.held_out, *params.render.judge_only)
+    return load_icons(ICONS).without_vendors(*params.render.unseen)
 
 
 def make_task(device: torch.device, latents: Path) -> UnetTask:

@@ -15,7 +15,7 @@ ICONS = WORK / "icons.parquet"
 
 def load_split() -> tuple[Icons, Icons]:
     params = load_params()
-    icons = load_icons(ICONS).without_vendors(params.render.held_out, *params.render.judge_only)
+    icons = load_icons(ICONS).without_vendors(*params.render.unseen)
     return icons.split(params.vae.seed, params.vae.val_share)
 
 

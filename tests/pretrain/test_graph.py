@@ -22,7 +22,7 @@ DVC_FILE = "pretrain/dvc.yaml"
 CORE = ("house", "castle", "tree", "cloud")
 REST = ("tent",)
 TRAINED = ["judge", "style_judge", "text_encoder", "vae", "unet"]
-STAGES = ["fetch", "render", "caption", *TRAINED, "draw", "evaluate", "publish"]
+STAGES = ["fetch", "render", "glyphs", "caption", *TRAINED, "draw", "evaluate", "publish"]
 
 
 def merged(base: Mapping, overrides: Mapping) -> dict:

@@ -26,7 +26,6 @@ from pretrain.style_judge import (
     calibration_error,
     confusion,
     evaluate_styles,
-    judged_styles,
     split_icons,
     styleless,
     validation_views,
@@ -39,7 +38,7 @@ MEGABYTE = 10**6
 
 @pytest.fixture(scope="module")
 def small(params):
-    sizes = {"embedding_size": 8, "hidden_sizes": (8, 8, 16, 16), "batch_size": 20, "none_rate": 0.2}
+    sizes = {"embedding_size": 8, "hidden_sizes": (8, 16), "batch_size": 20, "none_rate": 0.2}
     return params.style_judge.model_copy(update=sizes)
 
 
@@ -54,8 +53,8 @@ def model(small) -> ResNetForImageClassification:
 
 def test_the_labels_are_the_generators_styles(params, tiny_sd):
     vocabulary = json.loads((tiny_sd / "vocabulary.json").read_text(encoding="utf-8"))
-    assert list(judged_styles(params)) == vocabulary["styles"]
-    assert not {"emojione", "contrast"} & set(judged_styles(params))
+    assert list(params.render.styles) == vocabulary["styles"]
+    assert not {"emojione", "contrast"} & set(params.render.styles)
 
 
 def test_validation_icons_are_never_trained_on(params, icons):
@@ -180,7 +179,7 @@ def test_stock_transformers_loads_it(tiny_style, params):
     processor = AutoImageProcessor.from_pretrained(tiny_style, backend="pil")
     assert isinstance(model, ResNetForImageClassification)
     assert model.dtype is torch.float32
-    assert list(model.config.id2label.values()) == list(judged_styles(params))
+    assert list(model.config.id2label.values()) == list(params.render.styles)
     picture = Image.new("RGBA", (96, 80), (200, 30, 30, 255))
     pixels = processor(picture, return_tensors="pt")["pixel_values"]
     assert pixels.shape == (1, 3, 64, 64)
@@ -208,7 +207,7 @@ def test_it_is_small_and_in_half_precision(tiny_style):
 
 def test_it_tells_streamline_from_the_others(tiny_style, params):
     report = json.loads((tiny_style / "evaluation.json").read_text(encoding="utf-8"))
-    assert set(report["by_style"]) == set(judged_styles(params))
+    assert set(report["by_style"]) == set(params.render.styles)
     assert report["validation_top1"]["low"] > 3 / 7  # three times what guessing gives
     assert report["by_style"]["streamline"]["low"] > 0.8
     assert max(row["streamline"] for name, row in report["confusion"].items() if name != "streamline") < 0.02

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pretrain.config import Training
-from pretrain.training import Loop, _decay_groups, step_generator
+from pretrain.training import Loop, _decay_groups
+from realera.seeds import generator
 
 TOY = Path(__file__).with_name("toy_training.py")
 PATIENCE = 300  # seconds that a process may take to start on a busy machine
@@ -156,7 +157,7 @@ def make_loop(folder: Path, ema_decay: float = 0.0, **changed) -> Loop:
 
 def advance(loop: Loop, steps: int) -> None:
     for _ in range(steps):
-        inputs = torch.randn(4, 3, generator=step_generator(0, loop.step, 0))
+        inputs = torch.randn(4, 3, generator=generator(0, loop.step, 0))
         loop.update(loop.module(inputs).square().mean())
 
 
@@ -249,7 +250,7 @@ def test_it_saves_when_due_and_at_the_end(tmp_path):
 
 def test_every_step_and_rank_has_a_generator_of_its_own():
     keys = [(seed, step, rank) for seed in (0, 1) for step in (0, 1, 5000) for rank in (0, 1, 7)]
-    draws = {float(torch.rand((), generator=step_generator(*key), dtype=torch.float64)) for key in keys}
+    draws = {float(torch.rand((), generator=generator(*key), dtype=torch.float64)) for key in keys}
     assert len(draws) == len(keys)
-    again = step_generator(1, 5000, 7)
+    again = generator(1, 5000, 7)
     assert float(torch.rand((), generator=again, dtype=torch.float64)) in draws

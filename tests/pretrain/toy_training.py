@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from pretrain.config import Training
-from pretrain.training import step_generator, train
+from pretrain.training import train
+from realera import seeds
 from realera.artifacts import atomic_path, write_safetensors
 
 SETTINGS = {"learning_rate": 0.05, "weight_decay": 0.1, "warmup_steps": 5}
@@ -35,7 +36,7 @@ class ToyTask:
     def loss(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """With `joined` = n the batches that n ranks would draw at this step, together."""
         time.sleep(self.pause)
-        ranks = [step_generator(SEED, self.step, rank) for rank in range(self.joined)] or [generator]
+        ranks = [seeds.generator(SEED, self.step, rank) for rank in range(self.joined)] or [generator]
         inputs = torch.cat([torch.randn(BATCH, WIDTH, generator=own) for own in ranks])
         self.step += 1
         target = inputs @ torch.arange(1.0, WIDTH + 1)[:, None]
