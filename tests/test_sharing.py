@@ -35,7 +35,7 @@ def first(repository, endpoint, tmp_path_factory):
     """The first person: has run the pipeline, and pushed to both remotes."""
     root, origin = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("origin")
     subprocess.check_call(["git", "init", "--quiet", "--bare", str(origin)])
-    person = Repository(root, repository, tmp_path_factory.mktemp("home"), SOURCES)
+    person = Repository(root, repository, tmp_path_factory.mktemp("home"), [*SOURCES, "pretrain"])
     person.origin = origin
     shrink(root)
     person.run("dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/realera")
@@ -47,7 +47,7 @@ def first(repository, endpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def second(first, tmp_path_factory):
-    """The second person: has cloned and pulled."""
+    """The second person: has cloned and pulled, though nobody here has made the models of pretrain/dvc.yaml."""
     root = tmp_path_factory.mktemp("clones") / "second"
     person = Repository.clone(first.origin, root, tmp_path_factory.mktemp("home"))
     assert not (root / ".dvc/cache").exists()

@@ -1,11 +1,14 @@
 """User-interface icons that only the judge learns from: which are found, and how they join the emoji."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from pretrain.config import Glyphs, Vocabulary
+from pretrain.captions import CaptionSampler
+from pretrain.config import GLYPH, Glyphs, Judge, Vocabulary
+from pretrain.contrastive import JudgeTask
 from pretrain.glyphs import find_glyphs, joined
 
 BODY = {"body": '<path d="M0 0h24v24H0z"/>'}
@@ -69,6 +72,17 @@ def test_joined_icons_keep_order_and_drawings(icons):
     assert len(both) == len(first) + len(second)
     assert both.icon_ids == first.icon_ids + second.icon_ids
     assert torch.equal(both.rgba[len(first) :], second.rgba)
+
+
+def test_a_glyph_is_seen_as_often_as_its_weight_says(icons, params, tokenizer):
+    glyphs = dataclasses.replace(icons, vendors=(GLYPH,) * len(icons))
+    vocabulary = Vocabulary(classes={"cat": ("🐈",)}, core={"house": ("🏠",)}, rest={"spoon": ("🥄",)})
+    captions = CaptionSampler(params.caption, vocabulary.concepts())
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small = params.judge.model_dump() | {"text": tower, "vision": tower, "projection_dim": 8, "glyph_weight": 0.25}
+    task = JudgeTask(joined(icons, glyphs), tokenizer, captions, Judge.model_validate(small))
+    emoji, glyph = task.sampler.weights.split(len(icons))
+    torch.testing.assert_close(glyph, 0.25 * emoji)
 
 
 def test_the_repositorys_sets_are_fetched_and_named_once(params):
