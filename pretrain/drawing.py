@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -71,10 +70,12 @@ def draw_subjects(
     """
     pairs = [(subject, params.seed + i) for subject in plan for i in range(subject.num_images)]
     device = str(resolve_device("auto"))
-    dtype: Any = str(working_dtype(device)).removeprefix("torch.")
-    where = ModelParams(id=str(model), revision=None, config=None, dtype=dtype, device=device)
+    dtype = str(working_dtype(device)).removeprefix("torch.")
+    where = {"id": str(model), "revision": None, "config": None, "dtype": dtype, "device": device}
     drawings = [_drawing(subject, seed, style_phrase, params.guidance_scale) for subject, seed in pairs]
-    images = draw_all(drawings, Source(where), _generate_params(params, num_processes), folder)
+    images = draw_all(
+        drawings, Source(ModelParams.model_validate(where)), _generate_params(params, num_processes), folder
+    )
     about = {
         name: pa.array([getattr(subject, name) for subject, _ in pairs], pa.string())
         for name in ("role", "word", "concept", "tier", "style")
