@@ -1,6 +1,5 @@
 """Icons of user interfaces that name what they show: shapes without colors, which only the judge learns from."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 
 from pretrain.config import Concept, Glyphs, Vocabulary
 from pretrain.data import Icons
-from pretrain.icons import Icon, squash, svg
+from pretrain.icons import Icon, read_icon_set, squash, svg
 
 
 def find_glyphs(vocabulary: Vocabulary, packages: Path, params: Glyphs, vendor: str) -> Iterator[Icon]:
@@ -22,8 +21,7 @@ def find_glyphs(vocabulary: Vocabulary, packages: Path, params: Glyphs, vendor: 
         vendor: what the icons are given as their vendor.
     """
     for label, glyph_set in params.sets.items():
-        icon_set = json.loads((packages / glyph_set.package / "icons.json").read_text(encoding="utf-8"))
-        known = {squash(name): name for name in [*icon_set.get("aliases", {}), *icon_set["icons"]]}
+        icon_set, known = read_icon_set(packages / glyph_set.package)
         for concept in vocabulary.concepts():
             words = [squash(word) for word in _words(concept) if word not in params.left_out]
             names = [known.get(f"{word}{ending}") for word in words for ending in glyph_set.endings]

@@ -96,14 +96,19 @@ def find_icons(vocabulary: Vocabulary, packages: Path, vendors: dict[str, str]) 
     """Every vendor's drawing of every concept; `vendors` maps a style word to its package folder."""
     names = _emoji_names(packages / "emojibase-data")
     for vendor, folder in vendors.items():
-        icon_set = json.loads((packages / folder / "icons.json").read_text(encoding="utf-8"))
-        known = {squash(n): n for n in [*icon_set.get("aliases", {}), *icon_set["icons"]]}
+        icon_set, known = read_icon_set(packages / folder)
         for concept in vocabulary.concepts():
             for emoji in concept.icons:
                 candidates = names.get(_hexcode(emoji), [])
                 name = next((known[c] for c in candidates if c in known), None)
                 if name is not None:
                     yield Icon(concept.name, concept.tier, emoji, vendor, name, svg(icon_set, name))
+
+
+def read_icon_set(package: Path) -> tuple[dict, dict[str, str]]:
+    """Return an iconify package's icons, and the names of icons and aliases by what `squash` leaves of them."""
+    icon_set = json.loads((package / "icons.json").read_text(encoding="utf-8"))
+    return icon_set, {squash(name): name for name in [*icon_set.get("aliases", {}), *icon_set["icons"]]}
 
 
 def _emoji_names(folder: Path) -> dict[str, list[str]]:
