@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realera import __version__, project
 from realera.artifacts import file_sha256
@@ -14,9 +15,6 @@ from realera.metrics.readings import shown
 from realera.prompts import fill
 from realera.stage import artifact
 
-if TYPE_CHECKING:
-    from realera.export import Options
-
 CARD = "README.md"
 TAG = "realera"
 """A tag of every card, by which an earlier export is known."""
@@ -25,7 +23,22 @@ _SECTIONS = ("encode", "sampler", "solver", "latents", "lora", "generate")
 _WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors")
 
 
-def write_card(erasure: Finished, format: str, options: "Options", folder: Path) -> None:
+@dataclass(frozen=True)
+class Options:
+    """How an export is written, which its card says.
+
+    Attributes:
+        keep_lora: leave the LoRA beside the K/V weights instead of adding it to them.
+        dtype: of the weights on disk, a key of `realera.models.DTYPES`.
+        tolerance: of a single file: the part of each matrix's change that may be left out.
+    """
+
+    keep_lora: bool = False
+    dtype: str = "float32"
+    tolerance: float = 1e-5
+
+
+def write_card(erasure: Finished, format: str, options: Options, folder: Path) -> None:
     """Write README.md into an export's folder."""
     parts = [
         _front_matter(erasure),
@@ -60,7 +73,7 @@ def _summary(erasure: Finished) -> str:
     )
 
 
-def _facts(erasure: Finished, options: "Options") -> str:
+def _facts(erasure: Finished, options: Options) -> str:
     preset, model, draw = erasure.preset, erasure.params.model, erasure.params.generate
     rows = {
         "Base model": f"`{_model_name(erasure)}`",
@@ -77,7 +90,7 @@ def _facts(erasure: Finished, options: "Options") -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
-def _use_pipeline(erasure: Finished, options: "Options", folder: Path) -> str:
+def _use_pipeline(erasure: Finished, options: Options, folder: Path) -> str:
     lines = ['pipe = StableDiffusionPipeline.from_pretrained("this-folder")']
     text = "A whole checkpoint: nothing else is needed."
     if options.keep_lora:
@@ -86,7 +99,7 @@ def _use_pipeline(erasure: Finished, options: "Options", folder: Path) -> str:
     return f"{text}\n\n{_python(erasure, lines)}"
 
 
-def _use_kv(erasure: Finished, options: "Options", folder: Path) -> str:
+def _use_kv(erasure: Finished, options: Options, folder: Path) -> str:
     what = "closed form alone; the LoRA belongs on top of it" if options.keep_lora else "closed form and LoRA"
     text = (
         f"`kv_patch.safetensors` holds the whole erasure ({what}): the `to_k` and `to_v` weights of the UNet's "
@@ -95,7 +108,7 @@ def _use_kv(erasure: Finished, options: "Options", folder: Path) -> str:
     return f"{text}\n\n{_python(erasure, [_base_line(erasure), *_patch_lines('kv_patch.safetensors')])}"
 
 
-def _use_lora(erasure: Finished, options: "Options", folder: Path) -> str:
+def _use_lora(erasure: Finished, options: Options, folder: Path) -> str:
     text = (
         "The LoRA was trained on top of the closed form's weights, `kv_patch.safetensors`: put those into the "
         "base model first. On the base model alone the LoRA does not erase."
@@ -105,7 +118,7 @@ def _use_lora(erasure: Finished, options: "Options", folder: Path) -> str:
     return f"{text}\n\n{_python(erasure, lines)}"
 
 
-def _use_single_file(erasure: Finished, options: "Options", folder: Path) -> str:
+def _use_single_file(erasure: Finished, options: Options, folder: Path) -> str:
     name = next(folder.glob("*.safetensors")).name
     stem = name.removesuffix(".safetensors")
     text = f"""The whole erasure as one file: a LoRA in kohya's format, with as many ranks as the change has (what it

@@ -153,11 +153,11 @@ def export(
     with one_line_errors():
         given = _load_params(params)
         files = _find(given, concept)
-        from realera import export as exporting
+        from realera.card import Options
+        from realera.export import export as write_export
 
         quiet_libraries()
-        options = exporting.Options(keep_lora, dtype.value, tolerance)
-        exporting.export(files, format.value, out, options, force)
+        write_export(files, format.value, out, Options(keep_lora, dtype.value, tolerance), force)
         typer.echo(out)
 
 

@@ -5,7 +5,6 @@ Every export is a folder with a model card. It is written under a temporary name
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,25 +13,10 @@ from safetensors import SafetensorError
 
 from realera import models, singlefile, unet
 from realera.artifacts import atomic_path, read_json, read_safetensors, write_json, write_safetensors
-from realera.card import CARD, TAG, write_card
+from realera.card import CARD, TAG, Options, write_card
 from realera.erased import apply_erasure
 from realera.errors import ArtifactError, RealEraError
 from realera.finished import KV_FILE, LORA_FILE, LORA_FOLDER, Finished, check_parameters
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an export is written.
-
-    Attributes:
-        keep_lora: leave the LoRA beside the K/V weights instead of adding it to them.
-        dtype: of the weights on disk, a key of `realera.models.DTYPES`.
-        tolerance: of a single file: the part of each matrix's change that may be left out.
-    """
-
-    keep_lora: bool = False
-    dtype: str = "float32"
-    tolerance: float = 1e-5
 
 
 def export(
@@ -48,7 +32,7 @@ def export(
         erasure: what is exported.
         format: a key of FORMATS.
         out: a new or empty folder, or with `force` an earlier export, which is replaced.
-        options: see `Options`.
+        options: see `realera.card.Options`.
         force: replace an earlier export.
 
     Raises:

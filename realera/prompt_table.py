@@ -15,7 +15,7 @@ from realera.prompts import Prompt, Tokens, aligned
 if TYPE_CHECKING:
     import torch
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("prompt_id", pa.int32()),
         ("target", pa.string()),
@@ -103,7 +103,7 @@ class PromptTable:
         """
         import torch  # here: the report checks prompts without it
 
-        rows = read_parquet(path, _SCHEMA).to_pylist()
+        rows = read_parquet(path, SCHEMA).to_pylist()
         table = read_parquet(path, ["embedding"])
         vectors = matrix(table["embedding"], f"{path}: column embedding")
         try:

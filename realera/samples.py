@@ -17,7 +17,7 @@ KINDS = ("neighbor", "beyond")
 ROWS_AT_ONCE = 2**15
 _INTEGERS = ("sample_id", "prompt_id", "token")
 _REALS = ("radius", "anchor_radius", "cosine", "distance")
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [(name, pa.int32()) for name in _INTEGERS] + [("kind", pa.string())] + [(name, pa.float32()) for name in _REALS]
 )
 """All columns but eta, whose size is the model's."""
@@ -67,7 +67,7 @@ class SampleTable:
         Raises:
             ArtifactError: it is missing, corrupt, or lacks a column.
         """
-        read_parquet(path, _SCHEMA)
+        read_parquet(path, SCHEMA)
         return _from_arrow(read_parquet(path), path)
 
 
@@ -82,7 +82,7 @@ def read_blocks(path: Path) -> Iterator[SampleTable]:
     Raises:
         ArtifactError: it is missing, corrupt, or lacks a column.
     """
-    for table in read_parquet_blocks(path, _SCHEMA, ROWS_AT_ONCE):
+    for table in read_parquet_blocks(path, SCHEMA, ROWS_AT_ONCE):
         yield _from_arrow(table, path)
 
 

@@ -7,9 +7,11 @@ import pytest
 import typer
 import yaml
 
-from realera import concepts
+from realera import concepts, images, prompt_table, samples
 from realera.cli import app
 from realera.config import Params
+from realera.evaluation import GROUPS
+from realera.metrics.raw import SCORES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "pretrain/README.md", *(REPOSITORY / "docs").glob("*.md")])
@@ -112,6 +114,21 @@ def test_make_targets_exist(page):
     targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     named = re.findall(r"(?:^|`)make ([\w-]+)", "\n".join(console_lines(page.read_text("utf-8"))), re.MULTILINE)
     assert set(named) <= set(targets)
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("prompts.parquet", prompt_table.SCHEMA.names),
+        ("samples.parquet", samples.SCHEMA.names),
+        ("images.parquet", [*images.SCHEMA.names, *GROUPS]),
+        ("scores.parquet", [name for name in SCORES.names if name not in images.SCHEMA.names]),
+    ],
+)
+def test_columns_of_the_tables_are_explained(file, names):
+    rows = (REPOSITORY / "docs/method.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [row for row in rows if re.match(rf"\| [^|]*`{file}`", row)]
+    assert set(names) <= set(re.findall(r"\w+", row.partition(" | ")[2]))
 
 
 def test_every_parameter_has_a_comment():
