@@ -118,7 +118,8 @@ epsilon prediction, Stable Diffusion's betas, min-SNR weight, {unet_steps} steps
 - It knows emoji art: one object on white, no scenes, no people, no counting, no relations.
 - It learned each concept from {fewest} to {most} drawings and largely remembers them; variety is small.
 - {drawings_held_out} was kept from generator and judge alike, so that the judge could be tested on it.
-- Style is learned last: at this budget a style word changes a drawing little, as the table of styles shows.
+- A style word changes a drawing less than it should, as the table of styles shows: the text encoder holds styles
+  less far apart than concepts.
 - Figures come from our own judge. It was tested on art that it never saw (see its card), yet it is no person.
 
 {licences}"""
