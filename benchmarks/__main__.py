@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from realera.artifacts import atomic_path
-from realera.console import one_line_errors, quiet_libraries
+from realera.runtime.console import one_line_errors, quiet_libraries
+from realera.store.artifacts import atomic_path
 
 if TYPE_CHECKING:
     from benchmarks.page import Result

@@ -8,9 +8,10 @@ from diffusers import StableDiffusionPipeline
 
 from benchmarks.sizes import PROJECT, default
 from benchmarks.timing import Section, Settings, figure, in_turn, timed
-from realera import seeds
-from realera.models import open_pipeline, use_scheduler
-from realera.sampling import draw
+from realera.drawing.batch import draw
+from realera.families.schedulers import use_scheduler
+from realera.families.stable_diffusion import open_pipeline
+from realera.store import seeds
 
 AIM = 0.9
 WORDS = ("airplane", "cat", "dog", "ship", "horse", "truck", "house", "robot")

@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks.sizes import PROJECT
 from benchmarks.timing import Section, Settings, Task, alternate, figure, timed
-from realera.errors import RealEraError
+from realera.settings.errors import RealEraError
 
 SOURCES = ["realera", "stages", "data", "params.yaml", "dvc.yaml", ".gitignore", "pyproject.toml"]
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "torchmetrics", "pandas", "pyarrow")
@@ -66,7 +66,7 @@ def copy_with_outputs(folder: Path, num_concepts: int) -> Any:
         raise RealEraError(f"data/concepts: found {len(presets)} presets; accepted: {num_concepts} or more")
     root, home = folder / "project", folder / "home"
     root.mkdir(parents=True)
-    copy = importlib.import_module("tests.dvc_repository").Repository(root, PROJECT, home, SOURCES)
+    copy = importlib.import_module("tests.kit.dvc_repository").Repository(root, PROJECT, home, SOURCES)
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     params["concepts"] = presets[:num_concepts]
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")

@@ -15,12 +15,12 @@ import torch
 
 from benchmarks.sizes import PROJECT, SPAN, WIDTH, default, prompt_table, weights
 from benchmarks.timing import Section, Settings, alternate, figure, peak_mib, seconds, timed
-from realera.closed_form import Gram, solve
-from realera.config import SamplerParams, SolverParams
-from realera.erasure import erase, sample_rows, text_rows
-from realera.models import open_pipeline
-from realera.neighborhood import sample, sample_blocks
-from realera.prompts import embed
+from realera.families.stable_diffusion import open_pipeline
+from realera.methods.common.closed_form import Gram, solve
+from realera.methods.realera.perturb import sample, sample_blocks
+from realera.methods.realera.rows import erase, sample_rows, text_rows
+from realera.settings.config import SamplerParams, SolverParams
+from realera.text.prompts import embed
 
 NUM_PRESERVED = 100
 

@@ -18,12 +18,12 @@ from diffusers import UNet2DConditionModel
 
 from benchmarks.sizes import PROJECT, default, prompt_table, tokens
 from benchmarks.timing import Section, Settings, alternate, figure, peak_mib
-from realera import seeds
-from realera.alignment import Pairs, train
-from realera.config import LoraParams, SamplerParams
-from realera.models import open_pipeline
-from realera.neighborhood import Perturb, perturber, sample
-from realera.unet import cross_attention, weights
+from realera.families.cross_attention import cross_attention, weights
+from realera.families.stable_diffusion import open_pipeline
+from realera.methods.realera.alignment import Pairs, train
+from realera.methods.realera.perturb import Perturb, perturber, sample
+from realera.settings.config import LoraParams, SamplerParams
+from realera.store import seeds
 
 AIM = 1.15
 TINY_SD = PROJECT / "data/models/tiny-sd"
@@ -89,7 +89,7 @@ def build(unet: UNet2DConditionModel, batch_size: int) -> Problem:
 
 
 def step_seconds(problem: Problem, num_pairs: int) -> float:
-    """Return the seconds of `num_pairs` pairs of steps inside `realera.alignment.train`.
+    """Return the seconds of `num_pairs` pairs of steps inside `realera.methods.realera.alignment.train`.
 
     A step begins where the teacher's pass begins; the last step that is trained only ends the one before.
     """

@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.sizes import SPAN, default, prompt_table
 from benchmarks.timing import Section, Settings, Task, figure, in_turn, peak_mib, seconds
-from realera import seeds
-from realera.config import SamplerParams
-from realera.neighborhood import sample, sample_blocks, thresholds
-from realera.prompt_table import PromptTable
-from realera.samples import SampleTable, write_blocks
+from realera.methods.realera.perturb import sample, sample_blocks, thresholds
+from realera.methods.realera.samples import SampleTable, write_blocks
+from realera.settings.config import SamplerParams
+from realera.store import seeds
+from realera.text.prompt_table import PromptTable
 
 NUM_PROMPTS = 30
 AIM = 50.0
@@ -45,7 +45,7 @@ def measure(settings: Settings) -> Section:
 
 def loop_seconds(table: PromptTable, params: SamplerParams, num_tokens: int, num_samples: int) -> float:
     """Return the seconds of Algorithm 1's loop for all prompts, scaled from a share of tokens and samples."""
-    loop: Any = importlib.import_module("tests.reference_mining").rejection_loop
+    loop: Any = importlib.import_module("tests.kit.reference_mining").rejection_loop
     limits, generator = thresholds(params), seeds.generator("benchmarks", "loop")
     rows = table.embeddings[0, -num_tokens:]
 
@@ -95,7 +95,7 @@ def _measure_loop(section: Section, settings: Settings, table: PromptTable, para
 
 def acceptance(table: PromptTable, params: SamplerParams) -> tuple[float, float]:
     """Return the share of accepted neighbors by ours and by the loop, for one token: both follow one law."""
-    loop: Any = importlib.import_module("tests.reference_mining").rejection_loop
+    loop: Any = importlib.import_module("tests.kit.reference_mining").rejection_loop
     _, found = sample(table, params)
     generator = seeds.generator("benchmarks", "acceptance")
     token = torch.as_tensor(table.embeddings[0, -1:])

@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from benchmarks.timing import Curve, Figure, Section
-from realera.artifacts import read_json, write_json
-from realera.errors import ArtifactError
+from realera.settings.errors import ArtifactError
+from realera.store.artifacts import read_json, write_json
 
 TITLES = {
     "solve": "Solve",

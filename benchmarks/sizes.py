@@ -7,9 +7,10 @@ from typing import Any
 import torch
 import yaml
 
-from realera import seeds
-from realera.prompt_table import PromptTable
-from realera.prompts import Prompt, Tokens
+from realera.store import seeds
+from realera.text.prompt_table import PromptTable
+from realera.text.prompts import Prompt
+from realera.text.spans import Tokens
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -14,8 +14,8 @@ from benchmarks.reference import (
 )
 from benchmarks.sizes import SPAN, weights
 from benchmarks.timing import Section, Settings, alternate, figure, timed
-from realera.closed_form import Gram, Solution, solve
-from realera.errors import RealEraError
+from realera.methods.common.closed_form import Gram, Solution, solve
+from realera.settings.errors import RealEraError
 
 TOLERANCE = 1e-9
 """Largest difference from the loop in float64, in parts of the largest weight."""

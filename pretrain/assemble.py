@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pretrain.unet import build_scheduler
-from realera.artifacts import read_json, write_json
+from realera.store.artifacts import read_json, write_json
 
 
 def assemble(text_encoder: Path, vae: Path, unet: UNet2DConditionModel, target: Path) -> None:

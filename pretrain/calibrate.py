@@ -18,7 +18,7 @@ from pretrain.captions import NONE_PROMPT, PROMPT, CaptionSampler
 from pretrain.config import Concept
 from pretrain.contrastive import IMAGE_SIZE, MEAN, STD
 from pretrain.data import Icons, light_views, plain_views
-from realera.metrics.statistics import bootstrap_interval, wilson_interval
+from realera.scores.statistics import bootstrap_interval, wilson_interval
 
 VIEWS = 4  # of each icon: as it is, and slightly moved
 LOG_SCALES = torch.linspace(0.7, 4.6, 157)  # logit scales of 2 to 100

@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from pretrain.config import Captions, Concept
-from realera.prompts import article
+from realera.text.prompts import article
 
 MAX_TOKENS = 77
 PROMPT = "a photo of the {word}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from realera.config import load_yaml
+from realera.settings.config import load_yaml
 
 PARAMS = Path("pretrain/params.yaml")
 VOCABULARY = Path("pretrain/vocabulary.yaml")

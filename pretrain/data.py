@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from realera.artifacts import read_parquet
+from realera.store.artifacts import read_parquet
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import pyarrow as pa
 from pretrain.captions import PROMPT
 from pretrain.config import Evaluate
 from pretrain.precision import working_dtype
-from realera.config import GenerateParams, ImageCounts, ModelParams
-from realera.evaluation import Drawing, Settings
-from realera.evaluation import Subject as Drawn
-from realera.generation import Source, draw_all
-from realera.models import resolve_device
+from realera.drawing.many import Source, draw_all
+from realera.drawing.subjects import Drawing, Settings
+from realera.drawing.subjects import Subject as Drawn
+from realera.runtime.devices import resolve_device
+from realera.settings.config import GenerateParams, ImageCounts, ModelParams
 
 
 @dataclass(frozen=True)

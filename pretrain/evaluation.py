@@ -10,9 +10,9 @@ from PIL import Image
 from transformers import BaseImageProcessor, CLIPModel, CLIPProcessor, PreTrainedModel
 
 from pretrain.captions import NONE_PROMPT, PROMPT
-from realera.metrics.classifier import class_probabilities, labels
-from realera.metrics.clip import image_features, text_features
-from realera.metrics.statistics import bootstrap_interval, wilson_interval
+from realera.judges.classifier import class_probabilities, labels
+from realera.judges.clip import image_features, text_features
+from realera.scores.statistics import bootstrap_interval, wilson_interval
 
 DRAWN_WELL = 0.7  # top-1 among all concepts
 SEED = 0  # of the bootstrap

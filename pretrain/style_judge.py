@@ -19,7 +19,7 @@ from pretrain.augment import Random, Strength, augment, blended, blobs, blurred,
 from pretrain.config import Params, StyleJudge
 from pretrain.data import Icons, light_views, plain_views
 from pretrain.precision import autocast
-from realera.metrics.statistics import bootstrap_interval, wilson_interval
+from realera.scores.statistics import bootstrap_interval, wilson_interval
 
 IMAGE_SIZE = 64
 MEAN = STD = 0.5  # pixels go in as -1..1

@@ -16,8 +16,8 @@ from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 
 from pretrain.config import Training
-from realera.artifacts import atomic_path, write_safetensors
-from realera.seeds import generator
+from realera.store.artifacts import atomic_path, write_safetensors
+from realera.store.seeds import generator
 
 
 class Task(Protocol):

@@ -13,7 +13,7 @@ from pretrain.captions import CaptionSampler, chance
 from pretrain.config import Unet
 from pretrain.data import Icons, IconSampler, light_views
 from pretrain.precision import autocast
-from realera.artifacts import write_safetensors
+from realera.store.artifacts import write_safetensors
 
 
 def build_unet(params: Unet, cross_attention_dim: int, latent_channels: int) -> UNet2DConditionModel:

@@ -1,7 +1,8 @@
 """RealEra: erase a concept from a text-to-image model and measure what is left.
 
-The modules are imported one by one (`from realera import sampling`), so that a
-task which needs only torch does not wait for diffusers.
+The library is a house of rooms, each a folder whose `__init__` says what is in it and what it may import. Imports run
+down only: settings, store, runtime, text, families, erasures, drawing, methods, judges, scores, report, exports and
+commands.
 """
 
 import logging

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import typer
 
-from realera.artifacts import write_parquet
-from realera.concepts import load_preset
-from realera.config import load_params
-from realera.evaluation import Subject, drawings, erased_subjects, own_subjects, read_subjects
-from realera.generation import Source, draw_all
-from realera.scratch import fingerprint, scratch
-from realera.stage import SHARED, artifact, stage_errors
+from realera.drawing.many import Source, draw_all
+from realera.drawing.subjects import Subject, drawings, erased_subjects, own_subjects, read_subjects
+from realera.runtime.console import stage_errors
+from realera.settings.config import load_params
+from realera.settings.presets import load_preset
+from realera.store.artifacts import write_parquet
+from realera.store.paths import SHARED, artifact
+from realera.store.scratch import fingerprint, scratch
 
 
 class What(StrEnum):

@@ -2,20 +2,22 @@
 
 import typer
 
-from realera import models
-from realera.anchors import anchor_latents
-from realera.artifacts import write_safetensors
-from realera.concepts import load_preset
-from realera.config import load_params
-from realera.stage import artifact, stage_errors
+from realera.drawing.latents import anchor_latents
+from realera.families.schedulers import use_scheduler
+from realera.families.stable_diffusion import open_pipeline
+from realera.runtime.console import stage_errors
+from realera.settings.config import load_params
+from realera.settings.presets import load_preset
+from realera.store.artifacts import write_safetensors
+from realera.store.paths import artifact
 
 
 def main(concept: str) -> None:
     """Write artifacts/<concept>/anchor_latents.safetensors: latents [num_pairs * num_images, 4, h, w]."""
     with stage_errors():
         params, preset = load_params(), load_preset(concept)
-        pipe = models.open_pipeline(**params.model.model_dump())
-        models.use_scheduler(pipe, params.generate.scheduler)
+        pipe = open_pipeline(**params.model.model_dump())
+        use_scheduler(pipe, params.generate.scheduler)
         anchors = [anchor for _, anchor in preset.pairs()]
         latents = anchor_latents(pipe, anchors, preset.draw.prompts, params.latents, params.generate)
         write_safetensors({"latents": latents}, artifact(concept, "anchor_latents.safetensors"))

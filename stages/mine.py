@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import typer
 
-from realera.artifacts import write_json
-from realera.concepts import load_preset
-from realera.config import Params, load_params
-from realera.neighborhood import Summary, sample_blocks
-from realera.prompt_table import PromptTable
-from realera.samples import SampleTable, write_blocks
-from realera.stage import artifact, stage_errors
+from realera.methods.realera.perturb import Summary, sample_blocks
+from realera.methods.realera.samples import SampleTable, write_blocks
+from realera.runtime.console import stage_errors
+from realera.settings.config import Params, load_params
+from realera.settings.presets import load_preset
+from realera.store.artifacts import write_json
+from realera.store.paths import artifact
+from realera.text.prompt_table import PromptTable
 
 
 def main(concept: str) -> None:
@@ -30,7 +31,9 @@ def mine(
 ) -> Iterator[SampleTable]:
     """Yield the samples block by block; `summary` counts them, `phrases` gets those that neighbors were made of."""
     if params.sampler.source == "text" and params.sampler.M > 0:
-        from realera.phrases import nearest_phrases  # needs the text encoder, and the seconds to import it
+        from realera.methods.realera.phrases import (
+            nearest_phrases,  # needs the text encoder, and the seconds to import it
+        )
 
         found, words = nearest_phrases(table, load_preset(concept), params)
         phrases += words

@@ -2,11 +2,12 @@
 
 import typer
 
-from realera.artifacts import write_json
-from realera.concepts import load_preset
-from realera.config import load_params
-from realera.evaluation import all_shared_subjects, to_json
-from realera.stage import SHARED, stage_errors
+from realera.drawing.subjects import all_shared_subjects, to_json
+from realera.runtime.console import stage_errors
+from realera.settings.config import load_params
+from realera.settings.presets import load_preset
+from realera.store.artifacts import write_json
+from realera.store.paths import SHARED
 
 
 def main() -> None:

@@ -2,10 +2,11 @@
 
 import typer
 
-from realera.config import load_params
 from realera.report import write_report
 from realera.report.results import result_table
-from realera.stage import ARTIFACTS, REPORTS, stage_errors
+from realera.runtime.console import stage_errors
+from realera.settings.config import load_params
+from realera.store.paths import ARTIFACTS, REPORTS
 
 
 def main() -> None:

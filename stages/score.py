@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from realera.artifacts import write_json, write_parquet
-from realera.concepts import load_preset
-from realera.config import load_params
-from realera.metrics.erasure import as_text, summarize
-from realera.metrics.judges import judge_images
-from realera.metrics.pictures import read_images
-from realera.stage import artifact, stage_errors
+from realera.judges.judging import judge_images
+from realera.judges.pictures import read_images
+from realera.runtime.console import stage_errors
+from realera.scores.summary import as_text, summarize
+from realera.settings.config import load_params
+from realera.settings.presets import load_preset
+from realera.store.artifacts import write_json, write_parquet
+from realera.store.paths import artifact
 
 
 def main(concept: Annotated[str, typer.Argument(help="A preset of data/concepts.")]) -> None:

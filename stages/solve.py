@@ -2,14 +2,15 @@
 
 import typer
 
-from realera import unet
-from realera.artifacts import write_json, write_safetensors
-from realera.config import Params, load_params
-from realera.erasure import Erasure, erase
-from realera.models import open_pipeline
-from realera.prompt_table import PromptTable
-from realera.samples import read_blocks
-from realera.stage import artifact, stage_errors
+from realera.families import cross_attention
+from realera.families.stable_diffusion import open_pipeline
+from realera.methods.realera.rows import Erasure, erase
+from realera.methods.realera.samples import read_blocks
+from realera.runtime.console import stage_errors
+from realera.settings.config import Params, load_params
+from realera.store.artifacts import write_json, write_safetensors
+from realera.store.paths import artifact
+from realera.text.prompt_table import PromptTable
 
 
 def main(concept: str) -> None:
@@ -28,7 +29,7 @@ def solve(concept: str, params: Params) -> Erasure:
     samples = read_blocks(artifact(concept, "samples.parquet"))
     options = params.model.model_dump() | {"dtype": "float32", "device": "cpu"}
     pipe = open_pipeline(**options, without=("text_encoder", "tokenizer", "vae"))
-    return erase(unet.weights(pipe.unet), table, samples, params.sampler.span, params.solver)
+    return erase(cross_attention.weights(pipe.unet), table, samples, params.sampler.span, params.solver)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,22 @@ import pandas as pd
 import torch
 import typer
 
-from realera import launch, models, unet
-from realera.alignment import Pairs, train
-from realera.artifacts import atomic_path, read_safetensors
-from realera.concepts import load_preset
-from realera.config import Params, load_params
-from realera.erasure import check_width
-from realera.errors import ArtifactError
-from realera.lora import save_adapter
-from realera.neighborhood import perturber
-from realera.prompt_table import PromptTable
-from realera.samples import SampleTable
-from realera.scratch import fingerprint
-from realera.stage import artifact, stage_errors
+from realera.families import cross_attention
+from realera.families.stable_diffusion import open_pipeline
+from realera.methods.common.lora import save_adapter
+from realera.methods.realera.alignment import Pairs, train
+from realera.methods.realera.perturb import perturber
+from realera.methods.realera.rows import check_width
+from realera.methods.realera.samples import SampleTable
+from realera.runtime import devices, launch
+from realera.runtime.console import stage_errors
+from realera.settings.config import Params, load_params
+from realera.settings.errors import ArtifactError
+from realera.settings.presets import load_preset
+from realera.store.artifacts import atomic_path, read_safetensors
+from realera.store.paths import artifact
+from realera.store.scratch import fingerprint
+from realera.text.prompt_table import PromptTable
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -33,8 +36,8 @@ def main(concept: str) -> None:
         params = load_params()
         count = params.lora.num_processes
         if count > 1 and launch.num_processes() == 1:
-            device = str(models.resolve_device(params.model.device))
-            models.check_num_processes("lora.num_processes", count, device, torch.cuda.device_count())
+            device = str(devices.resolve_device(params.model.device))
+            devices.check_num_processes("lora.num_processes", count, device, torch.cuda.device_count())
             launch.on_processes(work, (concept, params), count, "lora.num_processes")
         else:
             work(concept, params)
@@ -63,9 +66,9 @@ def align(concept: str, params: Params, folder: Path) -> tuple["StableDiffusionP
     patch_file = artifact(concept, "kv_patch.safetensors")
     patch = read_safetensors(patch_file)
     where = params.model.model_dump() | {"device": launch.own_device(params.model.device)}
-    pipe = models.open_pipeline(**where, without=("text_encoder", "tokenizer", "vae"))
-    check_width(unet.weights(pipe.unet), table)
-    unet.check_fits(unet.weights(pipe.unet), patch, str(patch_file))
+    pipe = open_pipeline(**where, without=("text_encoder", "tokenizer", "vae"))
+    check_width(cross_attention.weights(pipe.unet), table)
+    cross_attention.check_fits(cross_attention.weights(pipe.unet), patch, str(patch_file))
     latents = read_latents(artifact(concept, "anchor_latents.safetensors"), num_images, pipe.unet.config.in_channels)
     log = train(
         pipe.unet,

@@ -43,22 +43,22 @@ def tiny_clip() -> Path:
 
 @pytest.fixture(scope="session")
 def pipe(tiny_sd):
-    from realera.models import open_pipeline
+    from realera.families.stable_diffusion import open_pipeline
 
     return open_pipeline(tiny_sd, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def judge(tiny_clip):
-    from realera.models import open_judge
+    from realera.judges.clip import open_clip
 
-    return open_judge(tiny_clip, device="cpu")
+    return open_clip(tiny_clip, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def workspace(repository, tmp_path_factory):
     """A project with the artifacts of an erasure."""
-    from tests.erasure_project import make_workspace
+    from tests.kit.erasure_project import make_workspace
 
     folder = tmp_path_factory.mktemp("workspace")
     make_workspace(folder, repository)
@@ -68,8 +68,8 @@ def workspace(repository, tmp_path_factory):
 @pytest.fixture
 def run(workspace, monkeypatch):
     """Run the command line in that project."""
-    from realera import project
-    from realera.cli import app
+    from realera.commands.cli import app
+    from realera.settings import project
 
     monkeypatch.chdir(workspace)
     monkeypatch.setattr(project, "PROJECT", workspace)  # the repository may hold artifacts of its own

@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 from markupsafe import Markup
 
-from realera.artifacts import atomic_path
-from realera.console import one_line_errors
-from realera.errors import RealEraError
+from realera.runtime.console import one_line_errors
+from realera.settings.errors import RealEraError
+from realera.store.artifacts import atomic_path
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 

@@ -36,8 +36,8 @@ import typer
 import yaml
 from safetensors import safe_open
 
-from realera.artifacts import write_json
-from realera.config import ImageCounts
+from realera.settings.config import ImageCounts
+from realera.store.artifacts import write_json
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROBE = PROJECT / "tools/chaos_probe"

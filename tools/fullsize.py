@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from realera import project
-from realera.artifacts import atomic_path, write_json
-from realera.errors import RealEraError
-from realera.export import ask_for_float32
+from realera.exports.export import ask_for_float32
+from realera.settings import project
+from realera.settings.errors import RealEraError
+from realera.store.artifacts import atomic_path, write_json
 
 TOKENIZER = Path("data/models/tiny-sd/tokenizer")
 """CLIP's own tokenizer: 49,408 entries, 77 tokens."""

@@ -34,7 +34,7 @@ import numpy as np
 import typer
 import yaml
 
-from realera.artifacts import write_json
+from realera.store.artifacts import write_json
 from tools.spoil import PAYLOAD, one_of, spoil
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -77,7 +77,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "judge/model.safetensors": ("score",),
     ANY_NAME: ("encode", "mine", "solve", "train", "originals", "generate", "score", "export", "manifest"),
 }
-"""File -> stages and commands that read it, beside the artifacts that `tests.stage_project` names."""
+"""File -> stages and commands that read it, beside the artifacts that `tests.kit.stage_project` names."""
 
 MORE_READERS = {
     "scores.json": ("results", "export"),
@@ -117,7 +117,7 @@ class Case:
 
 def places() -> list[tuple[str, tuple[str, ...]]]:
     """Return [(file, stages that read it)]; a file stands there as often as it shall be taken."""
-    from tests.stage_project import INPUTS, place
+    from tests.kit.stage_project import INPUTS, place
 
     readers = {path: list(stages) for path, stages in READERS.items()}
     for stage, name in INPUTS:
@@ -138,7 +138,7 @@ def cases(num: int, seed: int) -> list[Case]:
 
 def prepare(case: Case, seed: int) -> tuple[str, str]:
     """Spoil what a case spoils, in the working folder; return how, and the concept that is asked for."""
-    from tests.stage_project import CONCEPT
+    from tests.kit.stage_project import CONCEPT
 
     random = np.random.default_rng([seed, case.number, 1])
     if case.path == ANY_NAME:
@@ -209,7 +209,7 @@ def outcome_of_process(stage: str, concept: str = "airplane") -> tuple[str, str]
 
 
 def _start(stage: str, concept: str) -> None:
-    from tests.stage_project import execute
+    from tests.kit.stage_project import execute
 
     if stage in COMMANDS:
         COMMANDS[stage](concept)
@@ -223,31 +223,31 @@ def _script(stage: str) -> list[str]:
 
 
 def _results(_: str) -> None:
-    from realera import cli
+    from realera.commands import cli
 
     cli.results()
 
 
 def _diff(concept: str) -> None:
-    from realera import cli
+    from realera.commands import cli
 
     cli.diff("workspace", concept=[concept])
 
 
 def _export(concept: str) -> None:
-    from realera import cli
+    from realera.commands import cli
 
     cli.export(concept, Path("out"), cli.Format.kv)
 
 
 def _manifest(concept: str) -> None:
-    from realera import cli
+    from realera.commands import cli
 
     cli.manifest(concept, Path("out"))
 
 
 def _add(path: str, _: str) -> None:
-    from realera import cli
+    from realera.commands import cli
 
     kind = cli.PromptFileKind(Path(path).stem)
     cli.add_prompt_file(Path(path), kind, name=f"other-{kind.value}")
@@ -274,7 +274,7 @@ def _of_error(code: object, said: str, before: dict[str, tuple[int, int]]) -> st
 
 def _of_success(stage: str) -> str:
     """Look at what a run has written."""
-    from tests.stage_project import STAGES, place
+    from tests.kit.stage_project import STAGES, place
 
     if any(".tmp-" in path for path in _state()) or Path("owned").exists():
         return "half-written"
@@ -365,7 +365,7 @@ def table(tally: Counter[tuple[str, str]]) -> str:
 
 def make_finished(folder: Path) -> None:
     """Make the project that is spoiled: every judge that needs no network, predictions of a detector, prompt files."""
-    from tests.stage_project import CONCEPT, execute, make_project
+    from tests.kit.stage_project import CONCEPT, execute, make_project
 
     make_project(folder, PROJECT)
     for path, source in PREPARED.items():
@@ -389,9 +389,9 @@ def _change(path: Path, section: str, values: dict) -> None:
 
 
 def _write_predictions(concept: str) -> None:
-    from realera.concepts import load_preset
-    from realera.metrics.pictures import named, read_images
-    from realera.metrics.predictions import COLUMNS
+    from realera.judges.pictures import named, read_images
+    from realera.judges.predictions import COLUMNS
+    from realera.settings.presets import load_preset
 
     images = read_images(concept, load_preset(concept))
     names = [named(each, image) for each in images for image in each.table["image_id"].to_pylist()]

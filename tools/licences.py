@@ -15,8 +15,8 @@ import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from realera.console import one_line_errors
-from realera.errors import ArtifactError
+from realera.runtime.console import one_line_errors
+from realera.settings.errors import ArtifactError
 from tools.run_fullsize import put_into
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from realera.artifacts import read_json
-from realera.console import one_line_errors
-from realera.metrics.erasure import PARTS, average
-from realera.metrics.readings import shown
-from realera.stage import artifact
+from realera.runtime.console import one_line_errors
+from realera.scores.readings import shown
+from realera.scores.summary import PARTS, average
+from realera.store.artifacts import read_json
+from realera.store.paths import artifact
 from tools.run_fullsize import put_into
 
 METRICS = ("Acc_e", "Acc_s", "Acc_g", "H_o", "unseen", "residue", "collateral", "anchor_seen")

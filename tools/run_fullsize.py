@@ -25,7 +25,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from realera.config import ImageCounts
+from realera.settings.config import ImageCounts
 
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = ("realera", "stages", "data", "tools", "params.yaml", "dvc.yaml", ".dvcignore", ".gitignore")

@@ -17,8 +17,8 @@ import torch
 import typer
 from safetensors.torch import load_file
 
-from realera.artifacts import read_json, write_safetensors
-from realera.errors import RealEraError
+from realera.settings.errors import RealEraError
+from realera.store.artifacts import read_json, write_safetensors
 
 RESNET = {
     "norm1": "in_layers.0",

@@ -6,7 +6,7 @@ from pretrain.captions import CaptionSampler, check_lengths, used_tokens
 from pretrain.config import WORK, load_params, load_vocabulary
 from pretrain.data import load_icons
 from pretrain.tokenizer import build_tokenizer
-from realera.artifacts import write_json
+from realera.store.artifacts import write_json
 
 
 def main() -> None:

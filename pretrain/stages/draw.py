@@ -4,8 +4,8 @@ import typer
 
 from pretrain.config import WORK, load_params
 from pretrain.drawing import draw_subjects, subjects
-from realera.artifacts import read_json, write_parquet
-from realera.scratch import fingerprint, scratch
+from realera.store.artifacts import read_json, write_parquet
+from realera.store.scratch import fingerprint, scratch
 
 MODEL, VOCABULARY = WORK / "tiny-sd", WORK / "vocabulary.json"
 

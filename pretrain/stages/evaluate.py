@@ -5,13 +5,14 @@ import typer
 from pretrain.config import WORK
 from pretrain.evaluation import read_drawings, summarize, word_table
 from pretrain.sheets import all_sheets
-from realera.artifacts import atomic_path, read_json, read_parquet, write_json
-from realera.models import open_classifier, open_judge
+from realera.judges.classifier import open_classifier
+from realera.judges.clip import open_clip
+from realera.store.artifacts import atomic_path, read_json, read_parquet, write_json
 
 
 def main() -> None:
     drawings = read_parquet(WORK / "drawings.parquet").to_pandas()
-    judge, style_judge = open_judge(WORK / "tiny-clip"), open_classifier(WORK / "tiny-style")
+    judge, style_judge = open_clip(WORK / "tiny-clip"), open_classifier(WORK / "tiny-style")
     read = read_drawings(drawings, judge, style_judge, read_json(WORK / "vocabulary.json"))
     words = word_table(read)
     summary = summarize(read, words)

@@ -4,7 +4,7 @@ import typer
 
 from pretrain.config import WORK, load_params
 from pretrain.icons import fetch_merges, fetch_npm
-from realera.artifacts import atomic_path
+from realera.store.artifacts import atomic_path
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import typer
 from pretrain.config import GLYPH, WORK, load_params, load_vocabulary
 from pretrain.glyphs import find_glyphs
 from pretrain.icons import icon_table
-from realera.artifacts import write_parquet
+from realera.store.artifacts import write_parquet
 
 
 def main() -> None:

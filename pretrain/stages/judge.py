@@ -12,8 +12,8 @@ from pretrain.data import Icons, load_icons
 from pretrain.glyphs import joined
 from pretrain.tokenizer import build_tokenizer
 from pretrain.training import train
-from realera.artifacts import atomic_path, write_json
-from realera.scratch import fingerprint, scratch
+from realera.store.artifacts import atomic_path, write_json
+from realera.store.scratch import fingerprint, scratch
 
 ICONS, GLYPHS, MERGES = WORK / "icons.parquet", WORK / "glyphs.parquet", WORK / "packages/bpe_merges.txt"
 

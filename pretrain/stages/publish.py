@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 from pretrain.cards import generator_card, generator_licences, judge_card, judge_licences, style_judge_card
 from pretrain.config import WORK, load_params
-from realera.artifacts import atomic_path, read_json, write_json
-from realera.scratch import fingerprint
+from realera.store.artifacts import atomic_path, read_json, write_json
+from realera.store.scratch import fingerprint
 
 MODELS = Path("data/models")
 PUBLISHED = ("tiny-sd", "tiny-clip", "tiny-style")

@@ -4,7 +4,7 @@ import typer
 
 from pretrain.config import WORK, load_params, load_vocabulary
 from pretrain.icons import Icon, find_icons, icon_table
-from realera.artifacts import write_parquet
+from realera.store.artifacts import write_parquet
 
 
 def check_coverage(icons: list[Icon], names: list[str], min_vendors: int, ignored: set[str]) -> None:

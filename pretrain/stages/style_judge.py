@@ -15,8 +15,8 @@ from pretrain.style_judge import (
     split_icons,
 )
 from pretrain.training import train
-from realera.artifacts import atomic_path, write_json
-from realera.scratch import fingerprint, scratch
+from realera.store.artifacts import atomic_path, write_json
+from realera.store.scratch import fingerprint, scratch
 
 ICONS = WORK / "icons.parquet"
 

@@ -9,8 +9,8 @@ from pretrain.contrastive import TextEncoderTask
 from pretrain.data import load_icons
 from pretrain.tokenizer import build_tokenizer
 from pretrain.training import train
-from realera.artifacts import atomic_path
-from realera.scratch import fingerprint, scratch
+from realera.store.artifacts import atomic_path
+from realera.store.scratch import fingerprint, scratch
 
 ICONS, MERGES = WORK / "icons.parquet", WORK / "packages/bpe_merges.txt"
 

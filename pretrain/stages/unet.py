@@ -14,8 +14,8 @@ from pretrain.config import VOCABULARY, WORK, load_params, load_vocabulary
 from pretrain.data import Icons, IconSampler, load_icons
 from pretrain.training import train
 from pretrain.unet import UnetTask, build_unet, encode_views, load_latents
-from realera.artifacts import atomic_path
-from realera.scratch import fingerprint, scratch
+from realera.store.artifacts import atomic_path
+from realera.store.scratch import fingerprint, scratch
 
 ICONS, VAE, TEXT_ENCODER = WORK / "icons.parquet", WORK / "vae", WORK / "text_encoder"
 

@@ -7,8 +7,8 @@ from pretrain.config import WORK, load_params
 from pretrain.data import Icons, IconSampler, load_icons
 from pretrain.training import train
 from pretrain.vae import VaeTask, build_vae, measure_vae
-from realera.artifacts import atomic_path, write_json
-from realera.scratch import fingerprint, scratch
+from realera.store.artifacts import atomic_path, write_json
+from realera.store.scratch import fingerprint, scratch
 
 ICONS = WORK / "icons.parquet"
 

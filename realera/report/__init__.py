@@ -5,13 +5,13 @@ Free of torch and diffusers, and the same bytes for the same artifacts.
 
 from pathlib import Path
 
-from realera.artifacts import atomic_path, write_json
-from realera.concepts import load_preset
-from realera.config import Params
-from realera.metrics.erasure import average
 from realera.report import geometry, page, pictures, tables
 from realera.report.inputs import MOST_SHOWN, Inputs, read_inputs
 from realera.report.panel import is_blurred
+from realera.scores.summary import average
+from realera.settings.config import Params
+from realera.settings.presets import load_preset
+from realera.store.artifacts import atomic_path, write_json
 
 __all__ = ["write_report"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from realera.config import SamplerParams
 from realera.report import svg
 from realera.report.geometry import Point, nearest_preserved
+from realera.settings.config import SamplerParams
 
 _LOSS_TERMS = ("erase", "preserve")
 _WINDOW = 10

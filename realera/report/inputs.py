@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from realera.artifacts import read_parquet, take_rows
-from realera.errors import ArtifactError
-from realera.images import KNOWN, SCHEMA
-from realera.prompt_table import check_rows, matrix
-from realera.summaries import read_summary
+from realera.scores.summaries import read_summary
+from realera.settings.errors import ArtifactError
+from realera.store.artifacts import read_parquet, take_rows
+from realera.store.images import KNOWN, SCHEMA
+from realera.text.prompt_table import check_rows, matrix
 
 PROMPT_COLUMNS = pa.schema(
     [(name, pa.int32()) for name in ("prompt_id", "pair_id", "first", "last", "num_tokens")]

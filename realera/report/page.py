@@ -12,15 +12,15 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from realera import __version__
-from realera.concepts import Preset
-from realera.config import Params
-from realera.metrics.readings import HEADLINES, READINGS
-from realera.metrics.readings import shown as shown_figure
 from realera.report import words
 from realera.report.geometry import Point
 from realera.report.inputs import Inputs
 from realera.report.panel import cards, concept_panel, joined, shown
 from realera.report.tables import AVERAGE
+from realera.scores.readings import HEADLINES, READINGS
+from realera.scores.readings import shown as shown_figure
+from realera.settings.config import Params
+from realera.settings.presets import Preset
 
 _EMBEDDED = "data/models/tiny-sd"
 _COLUMNS = {name: name for name in words.METRICS} | {

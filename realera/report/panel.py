@@ -3,19 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from realera import paper
-from realera.concepts import Preset
-from realera.config import Params
-from realera.metrics.body_parts import RULES
-from realera.metrics.erasure import MODELS, ROWS
-from realera.metrics.readings import READINGS
-from realera.metrics.readings import shown as shown_figure
-from realera.report import words
+from realera.report import paper, words
 from realera.report.charts import geometry_chart, loss_chart, residual_chart
 from realera.report.geometry import Point, nearest_preserved
 from realera.report.inputs import Inputs
 from realera.report.pictures import Pair, Word, data_uri, size_on_page
 from realera.report.pictures import words as picture_words
+from realera.scores.body_parts import RULES
+from realera.scores.readings import READINGS
+from realera.scores.readings import shown as shown_figure
+from realera.scores.summary import MODELS, ROWS
+from realera.settings.config import Params
+from realera.settings.presets import Preset
 
 _NEAREST = 6
 _KINDS = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from realera.images import decode_png, encode_png
 from realera.report.inputs import MOST_SHOWN, Inputs, Row, name_of
+from realera.store.images import decode_png, encode_png
 
 COLUMNS = 10
 LARGEST = 128

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from realera.config import Params
-from realera.metrics.erasure import as_text, average
-from realera.summaries import read_summary
+from realera.scores.summaries import read_summary
+from realera.scores.summary import as_text, average
+from realera.settings.config import Params
 
 
 def result_table(params: Params, artifacts: Path) -> str:

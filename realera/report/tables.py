@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from realera.artifacts import atomic_path
-from realera.metrics.erasure import MODELS, figures_of
 from realera.report.geometry import Point
 from realera.report.inputs import LOSS_COLUMNS, Inputs
+from realera.scores.summary import MODELS, figures_of
+from realera.store.artifacts import atomic_path
 
 AVERAGE = "average"
 

@@ -14,7 +14,7 @@ from pretrain.config import PARAMS, VOCABULARY, WORK, Params, Vocabulary
 from pretrain.data import Icons
 from pretrain.icons import fetch_merges
 from pretrain.tokenizer import build_tokenizer
-from realera.config import load_yaml
+from realera.settings.config import load_yaml
 
 SIZE = 32
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from pretrain.data import IconSampler, light_views, load_icons, plain_views
-from realera.artifacts import write_parquet
+from realera.store.artifacts import write_parquet
 
 
 def test_load_icons_reads_what_render_writes(tmp_path):

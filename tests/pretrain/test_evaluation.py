@@ -9,10 +9,9 @@ from PIL import Image
 
 from pretrain.drawing import Subject, draw_subjects, subjects
 from pretrain.evaluation import read_drawings, summarize, word_table
-from realera.artifacts import read_json
-from realera.images import encode_png
-from realera.metrics.classifier import class_probabilities, labels
-from realera.models import open_classifier
+from realera.judges.classifier import class_probabilities, labels, open_classifier
+from realera.store.artifacts import read_json
+from realera.store.images import encode_png
 
 STYLE_PHRASE = "in the style of {style}"
 

@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPModel, CLIPProcessor
 
 from pretrain.config import PARAMS, VOCABULARY, Params, Vocabulary
-from realera.config import load_yaml
-from tests.dvc_repository import Repository
+from realera.settings.config import load_yaml
+from tests.kit.dvc_repository import Repository
 
 SMOKE = Path("pretrain/smoke.yaml")
 DVC_FILE = "pretrain/dvc.yaml"

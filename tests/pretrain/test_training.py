@@ -16,7 +16,7 @@ from torch import nn
 
 from pretrain.config import Training
 from pretrain.training import Loop, _decay_groups
-from realera.seeds import generator
+from realera.store.seeds import generator
 
 TOY = Path(__file__).with_name("toy_training.py")
 PATIENCE = 300  # seconds that a process may take to start on a busy machine

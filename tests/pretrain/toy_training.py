@@ -18,8 +18,8 @@ from torch import nn
 
 from pretrain.config import Training
 from pretrain.training import train
-from realera import seeds
-from realera.artifacts import atomic_path, write_safetensors
+from realera.store import seeds
+from realera.store.artifacts import atomic_path, write_safetensors
 
 SETTINGS = {"learning_rate": 0.05, "weight_decay": 0.1, "warmup_steps": 5}
 BATCH, WIDTH, SEED = 8, 4, 3

@@ -1,0 +1,56 @@
+"""Find a checkpoint and load a part of it; whatever a library raises becomes one line that names the place.
+
+Weights are read from safetensors only: a pickle can run code.
+"""
+
+import os
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from realera.settings import project
+from realera.settings.errors import ModelError, first_line, printable
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+Loaded = TypeVar("Loaded")
+
+
+def locate(id: str | Path) -> str:
+    """Return the path of a folder or file that exists, else the id if the hub may have it."""
+    text = str(id)
+    if (found := project.find(text)) is not None:
+        return str(found)
+    if _HUB_ID.fullmatch(text) and not text.endswith(".safetensors"):
+        return text
+    raise ModelError(f"{text}: no such model; accepted: a folder, a hub id (owner/name), a .safetensors file")
+
+
+def check_folder(place: str, needed: str, kind: str) -> None:
+    """Refuse a local folder without its index file, with what it holds instead."""
+    folder = Path(place)
+    if not folder.is_dir() or (folder / needed).is_file():
+        return
+    names = sorted(os.listdir(folder))
+    found = ", ".join(names[:5]) or "nothing"
+    raise ModelError(f"{place}: not {kind}: no {needed} in the folder, which holds {found}")
+
+
+def refuse_missing(place: str, names: Collection[str]) -> None:
+    """Refuse a checkpoint that lacks weights, which libraries fill with random numbers.
+
+    Raises:
+        ModelError: there are names.
+    """
+    if names:
+        raise ModelError(f"{place}: weights are missing, among them {', '.join(sorted(names)[:3])}")
+
+
+def load(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) -> Loaded:
+    """Call a library's loader; whatever it raises becomes one line that names the place."""
+    try:
+        return loader(place, **options)
+    except Exception as error:
+        reason = first_line(error)
+        raise ModelError(f"{place}: cannot be loaded: {printable(reason)}") from error

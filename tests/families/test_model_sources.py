@@ -1,0 +1,181 @@
+"""`model.id` is all that says which model: a folder, one file, or a hub id that is in the local cache."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import PNDMScheduler
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
+from realera.families.schedulers import use_scheduler
+from realera.families.stable_diffusion import open_pipeline
+from realera.methods.realera.perturb import sample
+from realera.settings.config import load_params
+from realera.settings.errors import ModelError
+from realera.store.paths import artifact
+from realera.text.vocabulary import VOCABULARY_FILE
+from stages.encode import encode
+from stages.solve import solve
+from tools.fullsize import SCHEDULER, new_part
+from tools.single_file import as_convolution, unet_name, vae_name
+
+PARTS = ("unet", "vae", "text_encoder")
+HUB_ID = "someone/tiny-sd"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+RUN = """
+import sys
+from realera.settings.errors import ModelError
+from realera.families.stable_diffusion import open_pipeline
+for name, revision in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        open_pipeline(name, revision, device="cpu")
+        print("opened")
+    except ModelError as error:
+        print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def single_file(tiny_sd, repository, tmp_path_factory):
+    path = tmp_path_factory.mktemp("single") / "model.safetensors"
+    subprocess.run([sys.executable, "tools/single_file.py", tiny_sd, path], cwd=repository, check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hub_cache(tiny_sd, tmp_path_factory):
+    """What a download leaves behind: the revision's name points to a commit, whose files are there."""
+    cache = tmp_path_factory.mktemp("hub")
+    model = cache / "hub" / f"models--{HUB_ID.replace('/', '--')}"
+    shutil.copytree(tiny_sd, model / "snapshots" / COMMIT)
+    (model / "refs").mkdir()
+    for name in ("main", "some-branch"):
+        (model / "refs" / name).write_text(COMMIT)
+    return cache
+
+
+def assert_same(pipe, other):
+    for part in PARTS:
+        found, wanted = (getattr(each, part).state_dict() for each in (pipe, other))
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted), part
+    assert pipe.scheduler.config.beta_end == other.scheduler.config.beta_end
+    assert pipe.safety_checker is None
+
+
+def test_a_single_file_is_the_folder_s_model(single_file, tiny_sd, pipe):
+    assert_same(open_pipeline(single_file, config=tiny_sd, device="cpu"), pipe)
+
+
+@pytest.mark.parametrize("without", [("unet", "vae"), ("text_encoder", "tokenizer", "vae")])
+def test_parts_of_a_single_file_are_left_out(single_file, tiny_sd, without):
+    pipe = open_pipeline(single_file, config=tiny_sd, device="cpu", without=without)
+    missing = {name for name in (*PARTS, "tokenizer") if getattr(pipe, name) is None}
+    assert missing == set(without)
+
+
+def test_a_single_file_without_config_says_so_offline(single_file):
+    with pytest.raises(ModelError, match=r"model\.safetensors: cannot be loaded: .*model\.config: found null"):
+        open_pipeline(single_file, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_names_in_a_single_file_at_full_size(part):
+    """diffusers reads Stable Diffusion v1.4's own names back, attention of the VAE included."""
+    with torch.device("meta"):  # shapes without memory
+        model = new_part(part)
+    wanted = {name: weight.shape for name, weight in model.state_dict().items()}
+    config = model.config
+    if part == "unet":
+        blocks = config.layers_per_block, config.up_block_types
+        original = {f"model.diffusion_model.{unet_name(key, *blocks)}": w for key, w in model.state_dict().items()}
+        assert "model.diffusion_model.output_blocks.5.2.conv.weight" in original
+        found = convert_ldm_unet_checkpoint(original, config)
+    else:
+        state = {key: as_convolution(key, w) for key, w in model.state_dict().items()}
+        original = {f"first_stage_model.{vae_name(key, 4)}": w for key, w in state.items()}
+        assert original["first_stage_model.decoder.mid.attn_1.proj_out.weight"].shape == (512, 512, 1, 1)
+        found = convert_ldm_vae_checkpoint(original, config)
+    assert {name: weight.shape for name, weight in found.items()} == wanted
+
+
+def test_a_folder_as_compvis_published_it(tiny_sd, pipe, tmp_path, capfd):
+    """Its index names a safety checker and an image processor by a class that transformers no longer has."""
+    folder = shutil.copytree(tiny_sd, tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {
+        "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "requires_safety_checker": True,
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    PNDMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    opened = open_pipeline(folder, device="cpu")
+    assert_same(opened, pipe)
+    assert opened.feature_extractor is None
+    assert isinstance(opened.scheduler, PNDMScheduler)
+    use_scheduler(opened, "ddim")
+    assert opened.scheduler.config.clip_sample is False
+    assert opened.scheduler.config.steps_offset == 1
+    assert "safety" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("revision", [None, "some-branch", COMMIT])
+def test_a_hub_id_with_a_revision_is_found_in_the_cache(hub_cache, pipe, revision, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache / "hub"))
+    assert_same(open_pipeline(HUB_ID, revision=revision, device="cpu"), pipe)
+
+
+def test_what_is_not_in_the_cache_is_one_line_that_names_it(hub_cache):
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, HUB_ID, "some-branch", HUB_ID, "no-branch", "someone/else", "main"],
+        env=os.environ | {"HF_HOME": str(hub_cache), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, *errors = done.stdout.splitlines()
+    assert found == "opened"
+    assert len(errors) == 2
+    assert errors[0].startswith(f"{HUB_ID}: cannot be loaded: ")
+    assert errors[1].startswith("someone/else: cannot be loaded: ")
+
+
+def test_stages_make_the_same_of_every_kind_of_model(single_file, hub_cache, tiny_sd, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache / "hub"))
+    folder = shutil.copytree(tiny_sd, tmp_path / "folder", ignore=shutil.ignore_patterns(VOCABULARY_FILE))
+    models = [
+        {"id": str(folder)},
+        {"id": str(single_file), "config": str(folder)},
+        {"id": HUB_ID, "revision": "some-branch"},
+    ]
+    patches = []
+    for number, model in enumerate(models):
+        (tmp_path / str(number)).mkdir()
+        monkeypatch.chdir(tmp_path / str(number))
+        with pytest.warns(UserWarning, match=f"preserve.lists: {model['id']} has no {VOCABULARY_FILE}"):
+            patches.append(erase(model))
+    for other in patches[1:]:
+        assert other.keys() == patches[0].keys()
+        assert all(torch.equal(other[name], patches[0][name]) for name in other)
+
+
+def erase(model: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Run encode, mine and solve in the working folder; return the K/V weights."""
+    params = load_params()
+    params = params.model_copy(
+        update={
+            "model": params.model.model_copy(update=model),
+            "encode": params.encode.model_copy(update={"num_templates": 1}),
+            "sampler": params.sampler.model_copy(update={"M": 1, "N": 1}),
+        }
+    )
+    table = encode("airplane", params)
+    table.write(artifact("airplane", "prompts.parquet"))
+    sample(table, params.sampler)[0].write(artifact("airplane", "samples.parquet"))
+    return solve("airplane", params).weights

@@ -1,0 +1,75 @@
+"""A project folder with the artifacts of an erasure, for the tests of what leaves the graph."""
+
+import json
+
+import numpy as np
+import torch
+import yaml
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from realera.drawing import batch as sampling
+from realera.families import cross_attention
+from realera.families.stable_diffusion import open_pipeline
+from realera.store.artifacts import write_safetensors
+
+PROMPTS = ["a photo of the airplane", "a photo of the cat"]
+STEPS, GUIDANCE = 4, 5.0
+FIGURE = {"value": 12.345, "low": 10.0, "high": 15.0, "n": 40}
+SCORES = {
+    **{
+        part: {"Acc_e": {"probability": FIGURE, "top1": FIGURE}, "Acc_g": None}
+        for part in ("base", "erased", "difference")
+    },
+    "readings": ["probability", "top1"],
+    "confidence": 0.95,
+}
+
+
+def make_workspace(folder, repository):
+    """Fill a folder: the model's real K/V weights, perturbed, and a LoRA; both change the images."""
+    params = yaml.safe_load((repository / "params.yaml").read_text())
+    params["generate"] |= {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "data").symlink_to(repository / "data")
+    artifacts = folder / "artifacts" / "airplane"
+    artifacts.mkdir(parents=True)
+    pipe = open_pipeline(repository / params["model"]["id"], device="cpu")
+    metadata = {"base_model": params["model"]["id"], "concept": "airplane"}
+    write_safetensors(perturbed(pipe), artifacts / "kv_patch.safetensors", metadata)
+    save_random_lora(pipe, artifacts / "lora")
+    (artifacts / "scores.json").write_text(json.dumps(SCORES))
+
+
+def perturbed(pipe):
+    """Return changed weights; the changes have various ranks, as a closed form's have."""
+    generator = torch.Generator().manual_seed(0)
+    new = {}
+    for index, (name, weight) in enumerate(cross_attention.weights(pipe.unet).items()):
+        rank = min(weight.shape) // (1 + index % 3)
+        change = torch.randn(weight.shape[0], rank, generator=generator) / rank**0.5
+        change = change @ torch.randn(rank, weight.shape[1], generator=generator)
+        new[name] = weight + 0.3 * weight.std() * change
+    return new
+
+
+def save_random_lora(pipe, folder, rank=2, alpha=6.0):
+    targets = [name.removesuffix(".weight") for name in cross_attention.weights(pipe.unet)]
+    pipe.unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in pipe.unet.named_parameters():
+        if "lora_" in name:
+            parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=get_peft_model_state_dict(pipe.unet),
+        unet_lora_adapter_metadata=pipe.unet.peft_config["default"].to_dict(),
+    )
+
+
+def draw(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    prompts = PROMPTS * 2
+    images = sampling.draw(pipe, prompts, range(len(prompts)), STEPS, GUIDANCE)
+    return np.stack([np.asarray(image).astype(int) for image in images])
