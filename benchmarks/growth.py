@@ -18,7 +18,7 @@ from benchmarks.timing import Section, Settings, alternate, figure, peak_mib, se
 from realera.families.stable_diffusion import open_pipeline
 from realera.methods.common.closed_form import Gram, solve
 from realera.methods.realera.perturb import sample, sample_blocks
-from realera.methods.realera.rows import erase, sample_rows, text_rows
+from realera.methods.realera.rows import sample_rows, solve_rows, text_rows
 from realera.settings.config import SamplerParams, SolverParams
 from realera.text.prompts import embed
 
@@ -114,7 +114,7 @@ def _measure_table(section: Section, num: int, peaks: dict[int, float]) -> None:
     def whole() -> None:
         table = prompt_table(num, NUM_PRESERVED)
         blocks = (samples for samples, _ in sample_blocks(table, run.sampler))
-        erase(run.matrices, table, blocks, run.sampler.span, run.solver)
+        solve_rows(run.matrices, table, blocks, run.sampler.span, run.solver)
 
     pair = [peak_mib(whole)], [peaks[num]]
     what = f"peak of one preset with {num:,} targets, as the stages hold it"

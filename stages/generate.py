@@ -11,22 +11,22 @@ from realera.runtime.console import stage_errors
 from realera.settings.config import load_params
 from realera.settings.presets import load_preset
 from realera.store.artifacts import write_parquet
-from realera.store.paths import SHARED, artifact
+from realera.store.paths import BASE_IMAGES, SUBJECTS, method_place, place
 from realera.store.scratch import fingerprint, scratch
 
 
 class What(StrEnum):
-    """What is drawn: the words all presets share, a preset's own words, or the erased model's images."""
+    """What is drawn: the words all presets share, a preset's own words, or an erased model's images."""
 
     base = "base"
     originals = "originals"
     erased = "erased"
 
 
-def main(what: What, concept: str = typer.Argument("")) -> None:
-    """Write artifacts/shared/base.parquet, or artifacts/<concept>/originals.parquet or images.parquet."""
+def main(what: What, concept: str = typer.Argument(""), method: str = typer.Argument("")) -> None:
+    """Write artifacts/shared/base.parquet, a concept's originals.parquet, or a method's images.parquet."""
     with stage_errors():
-        subjects, out, source = _job(what, concept)
+        subjects, out, source = _job(what, concept, method)
         params = load_params()
         settings = params.generate.model_dump(exclude={"num_processes", "offload"})
         key = fingerprint([what, concept, settings, params.model.model_dump(), repr(subjects)], source.files())
@@ -34,16 +34,16 @@ def main(what: What, concept: str = typer.Argument("")) -> None:
             write_parquet(draw_all(drawings(subjects, params.generate), source, params.generate, folder), out)
 
 
-def _job(what: What, concept: str) -> tuple[list[Subject], Path, Source]:
+def _job(what: What, concept: str, method: str) -> tuple[list[Subject], Path, Source]:
     """Return whom to draw, where to, and with which model."""
     model = load_params().model
     if what is What.base:
-        return read_subjects(SHARED / "subjects.json"), SHARED / "base.parquet", Source(model)
+        return read_subjects(SUBJECTS), BASE_IMAGES, Source(model)
     preset = load_preset(concept)
     if what is What.originals:
-        return own_subjects(preset), artifact(concept, "originals.parquet"), Source(model)
-    source = Source(model, artifact(concept, "kv_patch.safetensors"), artifact(concept, "lora"))
-    return erased_subjects(preset), artifact(concept, "images.parquet"), source
+        return own_subjects(preset), place(concept).originals, Source(model)
+    own = method_place(concept, method)
+    return erased_subjects(preset), own.images, Source(model, own.erasure)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage latents: anchor images of the original model, encoded once, for the LoRA's noised latents."""
+"""Stage latents: anchor images of the original model, encoded once, which methods that train noise and learn from."""
 
 import typer
 
@@ -9,7 +9,7 @@ from realera.runtime.console import stage_errors
 from realera.settings.config import load_params
 from realera.settings.presets import load_preset
 from realera.store.artifacts import write_safetensors
-from realera.store.paths import artifact
+from realera.store.paths import place
 
 
 def main(concept: str) -> None:
@@ -20,7 +20,7 @@ def main(concept: str) -> None:
         use_scheduler(pipe, params.generate.scheduler)
         anchors = [anchor for _, anchor in preset.pairs()]
         latents = anchor_latents(pipe, anchors, preset.draw.prompts, params.latents, params.generate)
-        write_safetensors({"latents": latents}, artifact(concept, "anchor_latents.safetensors"))
+        write_safetensors({"latents": latents}, place(concept).latents)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from realera.report import write_report
 from realera.report.results import result_table
 from realera.runtime.console import stage_errors
 from realera.settings.config import load_params
-from realera.store.paths import ARTIFACTS, REPORTS
+from realera.store.paths import ARTIFACTS, FIGURES, REPORTS
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     with stage_errors():
         params = load_params()
         page = write_report(params, ARTIFACTS, REPORTS)
-        print(f"{result_table(params, ARTIFACTS)}\n\nreport: {page}")
+        print(f"{result_table(FIGURES)}\n\nreport: {page}")
 
 
 if __name__ == "__main__":

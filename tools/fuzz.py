@@ -389,11 +389,11 @@ def _change(path: Path, section: str, values: dict) -> None:
 
 
 def _write_predictions(concept: str) -> None:
-    from realera.judges.pictures import named, read_images
+    from realera.judges.pictures import named, read_originals
     from realera.judges.predictions import COLUMNS
     from realera.settings.presets import load_preset
 
-    images = read_images(concept, load_preset(concept))
+    images = read_originals(concept, load_preset(concept))
     names = [named(each, image) for each in images for image in each.table["image_id"].to_pylist()]
     with Path(PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

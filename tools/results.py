@@ -13,7 +13,7 @@ from realera.runtime.console import one_line_errors
 from realera.scores.readings import shown
 from realera.scores.summary import PARTS, average
 from realera.store.artifacts import read_json
-from realera.store.paths import artifact
+from realera.store.paths import REALERA, method_place
 from tools.run_fullsize import put_into
 
 METRICS = ("Acc_e", "Acc_s", "Acc_g", "H_o", "unseen", "residue", "collateral", "anchor_seen")
@@ -24,11 +24,12 @@ Scores = Mapping[str, Any]
 
 def main(
     concepts: list[str],
+    method: Annotated[str, typer.Option(help="By which the concepts were erased.")] = REALERA,
     page: Annotated[Path | None, typer.Option(help="A Markdown page whose tables are replaced.")] = None,
 ) -> None:
     """Print the mean of the concepts and each concept's figures after the erasure, with intervals."""
     with one_line_errors():
-        scores = {concept: read_json(artifact(concept, "scores.json")) for concept in concepts}
+        scores = {concept: read_json(method_place(concept, method).summary) for concept in concepts}
         text = tables(scores)
         typer.echo(text)
         if page is not None:

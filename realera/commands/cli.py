@@ -27,6 +27,7 @@ data = typer.Typer(help="Benchmarks' prompt files.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 Prompt = Annotated[str, typer.Argument(help="What to draw, for instance 'a photo of a cat'.")]
+MethodOption = Annotated[str | None, typer.Option("--method", help="By which it was erased; else the first of params.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first image.")]
 Num = Annotated[int, typer.Option(min=1, help="Images, with seeds one after the other, in a grid.")]
 Out = Annotated[Path, typer.Option(help="The PNG to write.")]
@@ -73,6 +74,7 @@ def draw(
     seed: Seed = 0,
     num: Num = 1,
     concept: Annotated[str | None, typer.Option(help="Draw with the model that this was erased from.")] = None,
+    method: MethodOption = None,
     model: ModelId = None,
     revision: Revision = None,
     dtype: Dtype = None,
@@ -96,7 +98,7 @@ def draw(
                 "batch_size": batch_size,
             },
         )
-        pipe = _open(given, concept)
+        pipe = _open(given, concept, method)
         images = _draw(pipe, prompt, range(seed, seed + num), given)
         _save_grid(images, min(num, 8), out)
         typer.echo(out)
@@ -109,6 +111,7 @@ def compare(
     out: Out = Path("compare.png"),
     seed: Seed = 0,
     num: Annotated[int, typer.Option(min=1, max=32, help="Pairs, with seeds one after the other.")] = 4,
+    method: MethodOption = None,
     device: Device = None,
     steps: Steps = None,
     guidance_scale: Guidance = None,
@@ -119,12 +122,12 @@ def compare(
         _check_suffix(out)
         drawing = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
         given = _with_options(_load_params(params), {"device": device}, drawing)
-        files = _find(given, concept)
+        files = _find(given, concept, method)
         from realera.erasures.apply import apply_erasure
 
-        pipe, seeds = _open(given, None), range(seed, seed + num)
+        pipe, seeds = _open(given), range(seed, seed + num)
         images = _draw(pipe, prompt, seeds, given)
-        apply_erasure(pipe, files.kv_patch, files.lora)
+        apply_erasure(pipe, files.folder)
         images += _draw(pipe, prompt, seeds, given)
         _save_grid(images, num, out)
         typer.echo(out)
@@ -147,12 +150,13 @@ def export(
         float, typer.Option(min=0, max=0.5, help="single-file: the part of a change that ranks may leave out.")
     ] = 1e-5,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    method: MethodOption = None,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Write an erasure as a folder for others, with a model card."""
     with one_line_errors():
         given = _load_params(params)
-        files = _find(given, concept)
+        files = _find(given, concept, method)
         from realera.exports.card import Options
         from realera.exports.export import export as write_export
 
@@ -162,13 +166,13 @@ def export(
 
 
 @app.command()
-def results(params: ParamsFile = PARAMS) -> None:
+def results() -> None:
     """Print the figures of the last `dvc repro` before and after the erasure, and where its report is."""
     with one_line_errors():
         from realera.report.results import result_table
-        from realera.store.paths import ARTIFACTS, REPORTS
+        from realera.store.paths import FIGURES, REPORTS
 
-        typer.echo(result_table(_load_params(params), ARTIFACTS))
+        typer.echo(result_table(FIGURES))
         typer.echo(f"\nreport: {REPORTS / 'index.html'}")
 
 
@@ -192,14 +196,17 @@ def add_prompt_file(
 def manifest(
     concept: Annotated[str, typer.Argument(help="A preset whose images are drawn.")],
     out: Annotated[Path, typer.Option(help="A new folder, or an earlier manifest.")],
+    params: ParamsFile = PARAMS,
 ) -> None:
-    """Write the images of both models as files with a list, for a detector of faces that runs elsewhere."""
+    """Write both models' images as files with a list, for a detector of faces that runs elsewhere."""
     with one_line_errors():
-        from realera.judges.pictures import read_images, with_model
+        from realera.judges.pictures import read_erased, read_originals, with_model
         from realera.judges.predictions import write_manifest
         from realera.settings.presets import load_preset
 
-        write_manifest(with_model(read_images(concept, load_preset(concept))), out)
+        preset, methods = load_preset(concept), _load_params(params).methods
+        images = read_originals(concept, preset) + [read_erased(concept, preset, method) for method in methods]
+        write_manifest(with_model(images), out)
         typer.echo(out)
 
 
@@ -208,6 +215,7 @@ def diff(
     first: Annotated[str, typer.Argument(help="An experiment, branch, tag or commit, or workspace.")],
     second: Annotated[str, typer.Argument(help="What it is compared with.")] = "workspace",
     concept: Annotated[list[str] | None, typer.Option(help="Only this preset; may be given again.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Of both; given twice: of each.")] = None,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Say which figures of the erased model moved between two experiments, with the interval of pairs."""
@@ -217,7 +225,10 @@ def diff(
 
         given = _load_params(params)
         for name in concept or given.concepts:
-            before, after = (comparing.read_scores(revision, name) for revision in (first, second))
+            before, after = (
+                comparing.read_scores(revision, name, by)
+                for revision, by in zip((first, second), comparing.two_methods(given, method), strict=True)
+            )
             summary = comparing.compare(before, after, given.score, load_preset(name))
             typer.echo(f"{name}: before is {first}, after is {second}\n{comparing.as_text(summary)}")
             moved = ", ".join(f"{metric} ({reading})" for metric, reading, _ in comparing.moved(summary))
@@ -238,14 +249,13 @@ def doctor(params: Annotated[Path, typer.Option(help="Parameters that name the m
         raise typer.Exit(1)
 
 
-def _open(params: "Params", concept: str | None) -> "StableDiffusionPipeline":
+def _open(params: "Params", concept: str | None = None, method: str | None = None) -> "StableDiffusionPipeline":
     """Open the model of the parameters; with a concept, the model that it was erased from."""
-    files = None if concept is None else _find(params, concept)
+    folder = None if concept is None else _find(params, concept, method).folder
     from realera.drawing.many import Source
 
     quiet_libraries()
-    source = Source(params.model) if files is None else Source(params.model, files.kv_patch, files.lora)
-    return source.open(params.generate.scheduler, params.generate)
+    return Source(params.model, folder).open(params.generate.scheduler, params.generate)
 
 
 def _draw(pipe: "StableDiffusionPipeline", prompt: str, seeds: range, params: "Params") -> list["Image.Image"]:
@@ -256,10 +266,10 @@ def _draw(pipe: "StableDiffusionPipeline", prompt: str, seeds: range, params: "P
     return list(batch.draw(pipe, [prompt] * len(seeds), seeds, progress=progress, **options))
 
 
-def _find(params: "Params", concept: str) -> "Finished":
+def _find(params: "Params", concept: str, method: str | None) -> "Finished":
     from realera.erasures.finished import find_erasure
 
-    return find_erasure(concept, params)
+    return find_erasure(concept, params, method)
 
 
 def _load_params(path: Path) -> "Params":

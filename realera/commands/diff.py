@@ -1,6 +1,7 @@
 """Two experiments side by side: which figure moved, by how much, with the interval of pairs.
 
-    print(as_text(compare(read_scores("A", "airplane"), read_scores("B", "airplane"), params.score, preset)))
+    first, second = (read_scores(experiment, "airplane", "realera") for experiment in ("A", "B"))
+    print(as_text(compare(first, second, params.score, preset)))
 
 Both erased models drew the same prompts from the same seeds, so they are compared image by image: one
 takes the place that the original model has elsewhere.
@@ -15,28 +16,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from realera.erasures.finished import chosen_method
 from realera.judges.raw import SCORES
 from realera.scores.estimates import DIFFERENCE
 from realera.scores.summary import as_text, summarize
-from realera.settings.config import ScoreParams
-from realera.settings.errors import ArtifactError
+from realera.settings.config import Params, ScoreParams
+from realera.settings.errors import ArtifactError, RealEraError
 from realera.settings.presets import Preset
 from realera.store.artifacts import read_parquet
-from realera.store.paths import artifact
+from realera.store.paths import method_place
 
 WORKSPACE = "workspace"
 """As in `dvc metrics diff`: what lies in artifacts/ now."""
 
-__all__ = ["as_text", "compare", "moved", "read_scores"]
+__all__ = ["as_text", "compare", "moved", "read_scores", "two_methods"]
 
 
-def read_scores(revision: str, concept: str) -> pa.Table:
+def read_scores(revision: str, concept: str, method: str) -> pa.Table:
     """Return scores.parquet of an experiment, branch, tag, commit or the workspace.
 
     Raises:
         ArtifactError: DVC does not know the revision, or has no such file of it.
     """
-    path = artifact(concept, "scores.parquet")
+    path = method_place(concept, method).scores
     if revision == WORKSPACE:
         return read_parquet(path, SCORES)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +51,18 @@ def read_scores(revision: str, concept: str) -> pa.Table:
                 f"{revision}: {path}: {lines[-1]}; accepted: a name of dvc exp list, a commit, workspace"
             )
         return read_parquet(out, SCORES)
+
+
+def two_methods(params: Params, given: Sequence[str] | None) -> tuple[str, str]:
+    """Return the methods whose erasures are compared: none given is the first of `methods`, one is both.
+
+    Raises:
+        RealEraError: more than two, or one that `methods` does not have.
+    """
+    if given and len(given) > 2:
+        raise RealEraError(f"--method: found {len(given)}; accepted: one, or two: one for each side")
+    found = [chosen_method(params, name) for name in given or [params.methods[0]]]
+    return found[0], found[-1]
 
 
 def compare(first: pa.Table, second: pa.Table, params: ScoreParams, preset: Preset) -> dict[str, Any]:

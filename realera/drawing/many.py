@@ -41,17 +41,15 @@ class Source:
 
     Attributes:
         model: where it is, how it is held in memory.
-        kv_patch: the closed form's weights; None: the original model.
-        lora: folder of the adapter on top of them.
+        erasure: folder of the one that it carries; None: the original model.
     """
 
     model: ModelParams
-    kv_patch: Path | None = None
-    lora: Path | None = None
+    erasure: Path | None = None
 
     def files(self) -> list[Path]:
         """Return the files whose content decides what is drawn, beside the model."""
-        return [path for path in (self.kv_patch, self.lora) if path is not None]
+        return [] if self.erasure is None else [self.erasure]
 
     def open(
         self, scheduler: str, memory: GenerateParams | None = None, device: str | None = None
@@ -75,8 +73,8 @@ class Source:
             where |= {"device": "cpu", "dtype": dtype}
         pipe = open_pipeline(**where)
         use_scheduler(pipe, scheduler)
-        if self.kv_patch is not None:
-            apply_erasure(pipe, self.kv_patch, self.lora)
+        if self.erasure is not None:
+            apply_erasure(pipe, self.erasure)
         save_memory(pipe, **switches, device=target)
         return pipe
 

@@ -1,48 +1,92 @@
-"""Put an erasure into a model: the patched K/V weights, and the LoRA on top of them."""
+"""Put an erasure into a pipeline, and take it out again.
 
+apply_erasure(pipe, "artifacts/airplane/realera/erasure")
+remove_erasure(pipe)                                    # the pipeline's own weights, to the bit
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from diffusers import StableDiffusionPipeline
 from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
 
-from realera.erasures.finished import LORA_FILE
-from realera.families import cross_attention
+from realera.erasures.artifact import ADAPTER_FOLDER, LORA_FILE, Erasure, read_erasure, weights_sha256
 from realera.settings.errors import ArtifactError, first_line
-from realera.store.artifacts import existing_file, read_safetensors
+from realera.store.artifacts import existing_file, write_safetensors
 
 ADAPTER = "realera"
 """The name of the adapter in the pipeline."""
 
+_own_weights: "WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]]" = WeakKeyDictionary()
+"""Image model -> the weights that an erasure has taken the place of."""
 
-def apply_erasure(
-    pipe: StableDiffusionPipeline,
-    kv_patch: Path,
-    lora: Path | None = None,
-    merge: bool = True,
-) -> None:
+
+def apply_erasure(pipe: StableDiffusionPipeline, erasure: Erasure | str | Path, merge: bool = True) -> None:
     """Make a pipeline of the base model draw as the erased one.
 
     Args:
-        pipe: the base model; changed in place.
-        kv_patch: a kv_patch.safetensors.
-        lora: the folder of a LoRA trained on top of it, or None.
-        merge: add the LoRA's product to the K/V weights, in float32 and rounded once to the
-            model's dtype. Otherwise it stays an adapter, which draws the same up to the last
-            bits, and slower.
+        pipe: the base model; changed in place. Its own weights are kept for `remove_erasure`.
+        erasure: what a method returned, or the folder of one.
+        merge: add the LoRA's product to the weights, in float32 and rounded once to the model's dtype. Otherwise it
+            stays an adapter, which draws the same up to the last bits, and slower.
 
     Raises:
-        ArtifactError: a file is missing or corrupt, or does not fit the model.
+        ArtifactError: a file is missing or corrupt, the erasure is of another model, or the pipeline has one already.
     """
-    weights = read_safetensors(kv_patch)
-    cross_attention.patch(pipe.unet, weights, str(kv_patch))
-    if lora is None:
-        return
-    load_lora(pipe, lora)
-    if merge:
-        changes = lora_changes(pipe.unet)
-        pipe.unload_lora_weights()
-        cross_attention.patch(pipe.unet, _sum(weights, changes, lora), str(lora))
+    found = erasure if isinstance(erasure, Erasure) else read_erasure(erasure)
+    model = pipe.unet
+    if model in _own_weights:
+        raise ArtifactError(f"{found.source}: this pipeline carries an erasure already; remove that one first")
+    _check_fits(model, found.overlay, found.source)
+    _check_base(model, found)
+    _own_weights[model] = {name: weight.clone() for name, weight in weights_of(model, found.overlay).items()}
+    try:
+        _put(model, found.overlay)
+        if found.adapter:
+            _put_adapter(pipe, found, merge)
+    except BaseException:
+        remove_erasure(pipe)
+        raise
+
+
+def remove_erasure(pipe: StableDiffusionPipeline) -> None:
+    """Give the pipeline its own weights again, to the bit; the inverse of `apply_erasure`.
+
+    Raises:
+        ArtifactError: it carries no erasure.
+    """
+    own = _own_weights.pop(pipe.unet, None)
+    if own is None:
+        raise ArtifactError("this pipeline carries no erasure that could be removed")
+    if ADAPTER in getattr(pipe.unet, "peft_config", {}):
+        _unload(pipe)
+    _put(pipe.unet, own)
+
+
+def weights_of(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return the model's weights of these names, not copied; a LoRA on a layer is looked through.
+
+    Raises:
+        KeyError: the model has no such weight.
+    """
+    known = {name.replace(".base_layer.", "."): weight.data for name, weight in model.named_parameters()}
+    return {name: known[name] for name in names}
+
+
+def changed_weights(pipe: StableDiffusionPipeline) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the weights that the pipeline's erasure has changed, as they were and as they are.
+
+    Raises:
+        ArtifactError: it carries no erasure.
+    """
+    own = _own_weights.get(pipe.unet)
+    if own is None:
+        raise ArtifactError("this pipeline carries no erasure")
+    return dict(own), weights_of(pipe.unet, own)
 
 
 def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:
@@ -62,7 +106,7 @@ def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:
         raise ArtifactError(f"{path}: holds no weight for {empty[0]}")
 
 
-def lora_changes(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def lora_changes(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return {"<path>.to_k.weight": scale * B A, ...} in float32 for each layer with the adapter."""
     return {
         f"{path}.weight": layer.get_delta_weight(ADAPTER).float()
@@ -71,8 +115,59 @@ def lora_changes(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _sum(weights: dict[str, torch.Tensor], changes: dict[str, torch.Tensor], source: Path) -> dict[str, torch.Tensor]:
-    if strange := sorted(set(changes) - set(weights)):
-        raise ArtifactError(f"{source}: found a LoRA on {strange[0]}; accepted: cross-attention to_k and to_v")
-    added = {name: weights[name].float() + change.cpu() for name, change in changes.items()}
-    return weights | added
+def _put_adapter(pipe: StableDiffusionPipeline, erasure: Erasure, merge: bool) -> None:
+    source = f"{erasure.source}/{ADAPTER_FOLDER}/{LORA_FILE}"
+    with tempfile.TemporaryDirectory() as folder:  # diffusers reads a LoRA's scale from a file only
+        write_safetensors(erasure.adapter, Path(folder) / LORA_FILE, erasure.adapter_metadata or None)
+        try:
+            load_lora(pipe, Path(folder))
+        except ArtifactError as error:
+            raise ArtifactError(str(error).replace(str(Path(folder) / LORA_FILE), source)) from error
+    if not merge:
+        return
+    changes = lora_changes(pipe.unet)
+    _unload(pipe)
+    own = _own_weights[pipe.unet]
+    own |= {name: weight.clone() for name, weight in weights_of(pipe.unet, changes.keys() - own.keys()).items()}
+    _put(pipe.unet, {name: _base(name, erasure, own) + change.cpu() for name, change in changes.items()})
+
+
+def _unload(pipe: StableDiffusionPipeline) -> None:
+    """Take our adapter out, and the wrapping too where no other one needs it."""
+    pipe.delete_adapters(ADAPTER)
+    if not getattr(pipe.unet, "peft_config", None):
+        pipe.unload_lora_weights()
+
+
+def _base(name: str, erasure: Erasure, own: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the weight under the LoRA in float32: the overlay as stored, not as the model's dtype has rounded it."""
+    weight = erasure.overlay[name] if name in erasure.overlay else own[name]
+    return weight.float().cpu()
+
+
+def _put(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, weight in weights_of(model, weights).items():
+        weight.copy_(weights[name])
+
+
+def _check_fits(model: nn.Module, overlay: Mapping[str, torch.Tensor], source: str) -> None:
+    try:
+        own = weights_of(model, overlay)
+    except KeyError as error:
+        raise ArtifactError(f"{source}: found {error.args[0]}, which this model does not have") from error
+    for name, weight in own.items():
+        if overlay[name].shape != weight.shape:
+            found, needed = list(overlay[name].shape), list(weight.shape)
+            raise ArtifactError(f"{source}: {name}: found shape {found}, this model has {needed}")
+
+
+def _check_base(model: nn.Module, erasure: Erasure) -> None:
+    """Refuse another model of the same shapes; its weights can be compared where they are as precise as they were."""
+    own = weights_of(model, erasure.overlay)
+    if not erasure.about.base.sha256 or any(weight.dtype != torch.float32 for weight in own.values()):
+        return
+    if weights_sha256(own) != erasure.about.base.sha256:
+        raise ArtifactError(
+            f"{erasure.source}: made for {erasure.about.base.id}, whose weights differ from this pipeline's; "
+            "accepted: the model that it was made for, unedited"
+        )

@@ -1,4 +1,4 @@
-"""A finished erasure among the project's artifacts: where it lies, and what it is.
+"""A finished erasure among the project's artifacts: where it lies, and whether it fits the present parameters.
 
 Free of torch, so that a name that does not exist is refused at once.
 """
@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from safetensors import SafetensorError, safe_open
 
-from realera.scores.summaries import read_summary
+from realera.erasures.artifact import ADAPTER_FOLDER, LORA_FILE, Description, describe
 from realera.settings import project
 from realera.settings.config import Params, load_yaml
-from realera.settings.errors import ArtifactError
+from realera.settings.errors import ArtifactError, ConfigError
 from realera.settings.presets import Preset, load_preset
-from realera.store.paths import artifact
+from realera.store.paths import method_place
 
-KV_FILE = "kv_patch.safetensors"
-LORA_FOLDER = "lora"
-LORA_FILE = "pytorch_lora_weights.safetensors"
-"""The name that diffusers gives a LoRA in its folder."""
-
-_STAGES = ("encode", "mine", "solve", "latents", "train", "generate", "score")
+_STAGES = ("encode", "task", "mine", "solve", "latents", "train", "erase", "generate", "score")
 
 
 @dataclass(frozen=True)
@@ -32,39 +26,70 @@ class Finished:
 
     Attributes:
         concept: name of the preset.
+        method: by which it was made.
         preset: targets, anchors, and how it was judged.
         params: the project's parameters.
-        kv_patch: the closed form's weights.
-        lora: folder of the LoRA on top of them.
-        scores: content of scores.json; None if it was not scored.
+        folder: the erasure's.
+        about: its erasure.json.
     """
 
     concept: str
+    method: str
     preset: Preset
     params: Params
-    kv_patch: Path
-    lora: Path
-    scores: Any = None
+    folder: Path
+    about: Description
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether a LoRA belongs to it."""
+        return f"{ADAPTER_FOLDER}/{LORA_FILE}" in self.about.parts
+
+    @property
+    def stage(self) -> str:
+        """The stage of the graph that makes and judges it."""
+        return f"score@{self.method}-{self.concept}"
 
 
-def find_erasure(concept: str, params: Params) -> Finished:
-    """Return the artifacts of a concept.
+def find_erasure(concept: str, params: Params, method: str | None = None) -> Finished:
+    """Return a method's erasure of a concept.
 
     Args:
         concept: name of a preset.
         params: the project's parameters; model.id is the model that the erasure is needed for.
+        method: None: the first of `methods`.
 
     Raises:
-        ConfigError: there is no such preset.
+        ConfigError: there is no such preset or method.
         ArtifactError: a file is missing (the message has the command that makes it), or the
             erasure was made for another model.
     """
+    method = chosen_method(params, method)
     preset = load_preset(concept)
-    kv_patch = _made(concept, KV_FILE, params)
-    lora = _made(concept, f"{LORA_FOLDER}/{LORA_FILE}", params).parent
-    _check_model(kv_patch, params.model.id, concept)
-    scores = project.find(artifact(concept, "scores.json"))
-    return Finished(concept, preset, params, kv_patch, lora, scores and read_summary(scores))
+    place = method_place(concept, method)
+    folder = project.find(place.erasure)
+    if folder is None:
+        listed = "" if concept in params.concepts else f", with {concept} among the concepts of params.yaml"
+        command = f"dvc repro score@{method}-{concept}{listed}"
+        raise ArtifactError(f"{place.erasure}: not there yet; made by: {command}")
+    found = Finished(concept, method, preset, params, folder, describe(folder))
+    if found.about.base.id != params.model.id:
+        problem = f"made for the model {found.about.base.id!r}, found model.id {params.model.id!r}"
+        raise ArtifactError(f"{folder}: {problem}; make it anew: dvc repro {found.stage}")
+    return found
+
+
+def chosen_method(params: Params, method: str | None) -> str:
+    """Return the named method, or the first of `methods`.
+
+    Raises:
+        ConfigError: the parameters do not have it.
+    """
+    if method is not None and method not in params.methods:
+        raise ConfigError(
+            f"method: found {method!r}; accepted: {', '.join(params.methods)}, the methods of params.yaml"
+        )
+    return method or params.methods[0]
 
 
 def check_parameters(erasure: Finished) -> None:
@@ -75,15 +100,20 @@ def check_parameters(erasure: Finished) -> None:
     Raises:
         ArtifactError: a parameter has changed since.
     """
-    lock = erasure.kv_patch.parents[2] / "dvc.lock"
+    lock = erasure.folder.parents[3] / "dvc.lock"
     if not lock.is_file():
         return
     now = {"params.yaml": erasure.params, f"data/concepts/{erasure.concept}.yaml": erasure.preset}
     locked = load_yaml(lock, _Lock).stages
-    for stage in _STAGES:
-        used = locked.get(f"{stage}@{erasure.concept}", _LockedStage()).params
+    for stage in (f"{name}@{of}" for name in _STAGES for of in _instances(erasure)):
+        used = locked.get(stage, _LockedStage()).params
         for file in used.keys() & now.keys():
-            _compare(used[file], now[file].model_dump(mode="json"), file, erasure.concept)
+            _compare(used[file], now[file].model_dump(mode="json"), file, erasure)
+
+
+def _instances(erasure: Finished) -> tuple[str, str]:
+    """Return how a stage of the concept, and one of the method, are told apart from others of their name."""
+    return erasure.concept, f"{erasure.method}-{erasure.concept}"
 
 
 class _LockedStage(BaseModel):
@@ -98,11 +128,11 @@ class _Lock(BaseModel):
     stages: dict[str, _LockedStage] = {}
 
 
-def _compare(used: dict[str, Any], now: dict[str, Any], file: str, concept: str) -> None:
+def _compare(used: dict[str, Any], now: dict[str, Any], file: str, erasure: Finished) -> None:
     for key, value in _flat(used):
         present = _at(now, key)
         if not _is_same(value, present):
-            remedy = f"dvc repro score@{concept} makes it with that, or set it back"
+            remedy = f"dvc repro {erasure.stage} makes it with that, or set it back"
             raise ArtifactError(f"{file}: {key}: found {present!r}, the erasure was made with {value!r}; {remedy}")
 
 
@@ -126,28 +156,3 @@ def _is_same(one: Any, other: Any) -> bool:
         return one == other or float(one) == float(other)
     except (TypeError, ValueError):
         return False
-
-
-def _made(concept: str, name: str, params: Params) -> Path:
-    """Return an artifact's path, as seen from the working folder or from the project."""
-    path = artifact(concept, name)
-    found = project.find(path)
-    if found is None:
-        listed = "" if concept in params.concepts else f", with {concept} among the concepts of params.yaml"
-        raise ArtifactError(f"{path}: not there yet; made by: dvc repro score@{concept}{listed}")
-    return found
-
-
-def _check_model(kv_patch: Path, wanted: str, concept: str) -> None:
-    made_for = _metadata(kv_patch).get("base_model", wanted)
-    if made_for != wanted:
-        problem = f"made for the model {made_for!r}, found model.id {wanted!r}"
-        raise ArtifactError(f"{kv_patch}: {problem}; make it anew: dvc repro score@{concept}")
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="np") as file:
-            return file.metadata() or {}
-    except SafetensorError as error:
-        raise ArtifactError(f"{path}: not a readable safetensors file: {error}") from error

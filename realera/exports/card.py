@@ -9,18 +9,18 @@ from typing import Any
 from realera import __version__
 from realera.erasures.finished import Finished
 from realera.scores.readings import shown
+from realera.scores.summaries import read_summary
 from realera.scores.summary import figures_of
 from realera.settings import project
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import file_sha256
-from realera.store.paths import artifact
+from realera.store.paths import method_place
 from realera.text.prompts import fill
 
 CARD = "README.md"
 TAG = "realera"
 """A tag of every card, by which an earlier export is known."""
 
-_SECTIONS = ("encode", "sampler", "solver", "latents", "lora", "generate")
 _WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors")
 
 
@@ -80,6 +80,7 @@ def _facts(erasure: Finished, options: Options) -> str:
         "Base model": f"`{_model_name(erasure)}`",
         "Revision": _revision(erasure),
         "Concept": f"`{erasure.concept}`",
+        "Method": erasure.method,
         "Erased -> becomes": "; ".join(f"{target} -> {anchor}" for target, anchor in preset.pairs()),
         "Synonyms (judged, not used)": ", ".join(preset.all_synonyms()) or "none",
         "Drawn with": f"scheduler {draw.scheduler}, {draw.num_inference_steps} steps, guidance {draw.guidance_scale:g}",
@@ -161,8 +162,8 @@ def _patch_lines(path: str) -> list[str]:
 
 
 def _parameters(erasure: Finished) -> str:
-    sections = erasure.params.model_dump(mode="json", include=set(_SECTIONS))
-    lines = [line for name in _SECTIONS for line in _flat(name, sections[name])]
+    sections = {**erasure.about.parameters, "generate": erasure.params.generate.model_dump(mode="json")}
+    lines = [line for name, values in sections.items() for line in _flat(name, values)]
     return "\n".join(["```", *lines, "```"])
 
 
@@ -198,13 +199,14 @@ def _is_hub_id(model: str) -> bool:
 
 def _scores(erasure: Finished) -> str:
     """Return the table of before and after; its intervals are those of scores.json."""
-    if erasure.scores is None:
-        return f"Not scored; `dvc repro score@{erasure.concept}` does that."
+    path = project.find(method_place(erasure.concept, erasure.method).summary)
+    if path is None:
+        return f"Not scored; `dvc repro {erasure.stage}` does that."
+    scores = read_summary(path)
     try:
-        rows = list(_score_rows(erasure.scores))
-        confidence = erasure.scores["confidence"]
+        rows = list(_score_rows(scores))
+        confidence = scores["confidence"]
     except (KeyError, TypeError) as error:
-        path = artifact(erasure.concept, "scores.json")
         raise ArtifactError(f"{path}: no {error} where the scores should be; dvc repro makes it anew") from error
     judges = ", ".join(erasure.preset.judged.by)
     clip = erasure.params.judge.id

@@ -5,22 +5,26 @@ Every export is a folder with a model card. It is written under a temporary name
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
-from realera.erasures.apply import apply_erasure
-from realera.erasures.finished import KV_FILE, LORA_FILE, LORA_FOLDER, Finished, check_parameters
+from realera.erasures.apply import apply_erasure, changed_weights
+from realera.erasures.artifact import ADAPTER_FOLDER, LORA_FILE, Erasure, read_erasure
+from realera.erasures.finished import Finished, check_parameters
 from realera.exports import singlefile
 from realera.exports.card import CARD, TAG, Options, write_card
-from realera.families import cross_attention
 from realera.families.schedulers import use_scheduler
 from realera.families.stable_diffusion import open_pipeline
 from realera.runtime.devices import DTYPES
 from realera.settings.errors import ArtifactError, RealEraError
-from realera.store.artifacts import atomic_path, read_json, read_safetensors, write_json, write_safetensors
+from realera.store.artifacts import atomic_path, read_json, write_json, write_safetensors
+
+KV_FILE = "kv_patch.safetensors"
+LORA_FOLDER = "lora"
 
 
 def export(
@@ -47,6 +51,9 @@ def export(
     if format not in FORMATS:
         raise RealEraError(f"--format: found {format!r}; accepted: {', '.join(FORMATS)}")
     options = options or Options()
+    if (format == "lora" or options.keep_lora) and not erasure.has_lora:
+        what = "--format: found lora" if format == "lora" else "--keep-lora"
+        raise RealEraError(f"{what}: the erasure by {erasure.method} has no LoRA; accepted: another format")
     out = out.expanduser().resolve()
     check_out(out, force)
     check_parameters(erasure)
@@ -80,7 +87,7 @@ def _export_pipeline(erasure: Finished, options: Options, folder: Path) -> None:
     """Write a diffusers folder with the scheduler that the images were drawn with."""
     pipe = _open_base(erasure, options.dtype)
     use_scheduler(pipe, erasure.params.generate.scheduler)
-    apply_erasure(pipe, erasure.kv_patch, None if options.keep_lora else erasure.lora)
+    apply_erasure(pipe, _erasure(erasure, options))
     pipe.save_pretrained(folder, safe_serialization=True)
     ask_for_float32(folder / "text_encoder")
     if options.keep_lora:
@@ -89,9 +96,7 @@ def _export_pipeline(erasure: Finished, options: Options, folder: Path) -> None:
 
 def _export_kv(erasure: Finished, options: Options, folder: Path) -> None:
     """Write the erased model's K/V weights, by default with the LoRA in them."""
-    weights = read_safetensors(erasure.kv_patch)
-    if not options.keep_lora:
-        weights = _erased_weights(erasure)[1]
+    weights = dict(_erasure(erasure, options).overlay) if options.keep_lora else _erased_weights(erasure)[1]
     dtype = DTYPES[options.dtype]
     weights = {name: weight.to(dtype) for name, weight in weights.items()}
     write_safetensors(weights, folder / KV_FILE, _metadata(erasure))
@@ -136,11 +141,16 @@ def single_file_name(concept: str) -> str:
 
 
 def _erased_weights(erasure: Finished) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return the K/V weights of the base and of the erased model, LoRA merged, in float32."""
+    """Return the weights that the erasure changes, of the base and of the erased model, LoRA merged, in float32."""
     pipe = _open_base(erasure, "float32", without=("vae", "text_encoder", "tokenizer"))
-    base = {name: weight.clone() for name, weight in cross_attention.weights(pipe.unet).items()}
-    apply_erasure(pipe, erasure.kv_patch, erasure.lora)
-    return base, cross_attention.weights(pipe.unet)
+    apply_erasure(pipe, erasure.folder)
+    return changed_weights(pipe)
+
+
+def _erasure(erasure: Finished, options: Options) -> Erasure:
+    """Return the erasure, without its LoRA where that stays apart."""
+    found = read_erasure(erasure.folder)
+    return replace(found, adapter={}) if options.keep_lora else found
 
 
 def _open_base(erasure: Finished, dtype: str, without: Sequence[str] = ()) -> StableDiffusionPipeline:
@@ -151,7 +161,7 @@ def _open_base(erasure: Finished, dtype: str, without: Sequence[str] = ()) -> St
 
 def _copy_lora(erasure: Finished, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    shutil.copyfile(erasure.lora / LORA_FILE, folder / LORA_FILE)
+    shutil.copyfile(erasure.folder / ADAPTER_FOLDER / LORA_FILE, folder / LORA_FILE)
 
 
 def _metadata(erasure: Finished) -> dict[str, str]:

@@ -29,13 +29,14 @@ class Context:
     """What judges share: the preset, the parameters, one CLIP model, the features of a batch.
 
     Attributes:
-        preset, params, images: as given to `realera.judges.judging.judge_images`.
+        preset, params, images, originals: as given to `realera.judges.judging.judge_images`.
         stack: closes what a judge has opened, when all images are judged.
     """
 
     preset: Preset
     params: Params
     images: Sequence[Images]
+    originals: Sequence[Images] = ()
     stack: ExitStack = field(default_factory=ExitStack, init=False)
     _features: torch.Tensor | None = field(default=None, init=False)
 

@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from realera.judges.clip import image_features
-from realera.judges.context import Batch, Context, Judge
+from realera.judges.context import BATCH, Batch, Context, Judge
 from realera.judges.pictures import Images, PictureStore
 from realera.judges.raw import raw_row
 from realera.settings.errors import ArtifactError, ConfigError, ModelError
@@ -35,15 +35,18 @@ _LPIPS_SMALLEST = 32
 
 
 def open_distance(context: Context) -> Judge:
-    """Open the judge of distances; it has to see the original model's images first."""
+    """Open the judge of distances, with the originals to count from; an original's own distance is 0."""
     kind = context.params.judge.distance
     clip = context.clip if kind == "clip" else None
     store = context.stack.enter_context(PictureStore())
+    for each in context.originals:
+        for batch in each.batches(BATCH):
+            for image in batch:
+                store.add(pair_key(image), image["png"])
 
     def judge(source: Images, batch: Batch, pictures: Sequence[Image.Image]) -> Iterator[dict]:
         if source.drawn_by == "base":
             for image in batch:
-                store.add(pair_key(image), image["png"])
                 yield raw_row(image, "base", "distance", [kind], [0.0])
             return
         originals = [_original(image, source, store) for image in batch]

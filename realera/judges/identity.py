@@ -1,6 +1,7 @@
 """Judge identity: whose face it is, by an image-classification checkpoint or an external detector's CSV."""
 
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from PIL import Image
 
@@ -9,6 +10,7 @@ from realera.judges.classifier import open_named
 from realera.judges.context import Batch, Context, Judge
 from realera.judges.pictures import Images, named
 from realera.judges.raw import raw_row
+from realera.settings.config import MethodName
 
 
 def open_identity(context: Context) -> Judge:
@@ -21,7 +23,8 @@ def open_identity(context: Context) -> Judge:
     if place is None or not place.endswith(".csv"):
         return open_named(context, "identity", place)
     ids = {named(each, image_id) for each in context.images for image_id in each.table["image_id"].to_pylist()}
-    found = predictions.read_predictions(place, ids)
+    others = {"base", *get_args(MethodName)} - {each.name for each in context.images}
+    found = predictions.read_predictions(place, ids, others)
 
     def judge(source: Images, batch: Batch, pictures: Sequence[Image.Image]) -> Iterator[dict]:
         for image in batch:

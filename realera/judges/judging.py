@@ -43,7 +43,13 @@ OPENERS: Mapping[str, Callable[[Context], Judge]] = {
 """Name of a judge -> what opens it."""
 
 
-def judge_images(preset: Preset, params: Params, images: Sequence[Images], progress: bool = False) -> pa.Table:
+def judge_images(
+    preset: Preset,
+    params: Params,
+    images: Sequence[Images],
+    originals: Sequence[Images] = (),
+    progress: bool = False,
+) -> pa.Table:
     """Put every image to the preset's judges; return rows of `SCORES`.
 
     Pictures are read a batch at a time, so that memory doesn't grow with their number.
@@ -51,14 +57,15 @@ def judge_images(preset: Preset, params: Params, images: Sequence[Images], progr
     Args:
         preset: names the judges.
         params: what they are.
-        images: of both models; the original model's first, which the judge of distances has to see first.
+        images: to judge, of the original model or of an erased one.
+        originals: the original model's, from which an erased model's distances are counted.
         progress: show a bar.
 
     Raises:
         ConfigError: a judge is not configured, or lacks a class that the preset asks for.
         ArtifactError: an image cannot be decoded, its group or parent is not known, or a pair is not whole.
     """
-    context = Context(preset, params, images)
+    context = Context(preset, params, images, originals)
     total = sum(each.table.num_rows for each in images)
     tables = [SCORES.empty_table()]
     with context.stack, tqdm(total=total, unit="image", desc="judge", disable=not progress) as bar:

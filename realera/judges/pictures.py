@@ -19,7 +19,7 @@ from realera.settings.errors import ArtifactError
 from realera.settings.presets import Preset
 from realera.store.artifacts import read_parquet
 from realera.store.images import KNOWN, SCHEMA, read_rows
-from realera.store.paths import SHARED, artifact
+from realera.store.paths import BASE_IMAGES, method_place, place
 from realera.store.scratch import scratch_root
 
 _MANIFEST_ROWS = 64
@@ -32,6 +32,7 @@ class Images:
     Attributes:
         table: what is known of them beside their pictures, of `realera.store.images.KNOWN`.
         drawn_by: base or erased.
+        name: of the model for an external detector: base, or the method that has erased.
         source: their file.
         index: their rows in it, ascending.
     """
@@ -40,6 +41,7 @@ class Images:
     drawn_by: str
     source: Path
     index: Sequence[int]
+    name: str
 
     def batches(self, num_images: int) -> Iterator[list[dict[str, Any]]]:
         """Yield rows of `realera.store.images.SCHEMA`, a few images at a time.
@@ -95,30 +97,35 @@ class PictureStore:
         return self._file.read(length)
 
 
-def open_images(path: Path, drawn_by: str) -> Images:
-    """Return all images of a table.
+def open_images(path: Path, drawn_by: str, name: str = "") -> Images:
+    """Return all images of a table; `name` is that of the model, if it has another than `drawn_by`.
 
     Raises:
         ArtifactError: the file is missing or corrupt, or lacks a column.
     """
     table = read_parquet(path, KNOWN)
-    return Images(table, drawn_by, path, range(table.num_rows))
+    return Images(table, drawn_by, path, range(table.num_rows), name or drawn_by)
 
 
-def read_images(concept: str, preset: Preset) -> list[Images]:
-    """Return what both models drew for a concept.
+def read_originals(concept: str, preset: Preset) -> list[Images]:
+    """Return what the original model drew for a concept: its own words, and of the shared ones those that it needs.
 
     Raises:
         ArtifactError: a file is missing or corrupt, or lacks images of a word.
     """
-    erased = erased_subjects(preset)
-    shared = [subject for subject in erased if subject.group in SHARED_GROUPS]
-    sources = [
-        ("base", artifact(concept, "originals.parquet"), own_subjects(preset)),
-        ("base", SHARED / "base.parquet", shared),
-        ("erased", artifact(concept, "images.parquet"), erased),
-    ]
-    return [select_subjects(open_images(path, model), subjects) for model, path, subjects in sources]
+    shared = [subject for subject in erased_subjects(preset) if subject.group in SHARED_GROUPS]
+    sources = [(place(concept).originals, own_subjects(preset)), (BASE_IMAGES, shared)]
+    return [select_subjects(open_images(path, "base"), subjects) for path, subjects in sources]
+
+
+def read_erased(concept: str, preset: Preset, method: str) -> Images:
+    """Return what a method's erased model drew for a concept.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt, or lacks images of a word.
+    """
+    images = open_images(method_place(concept, method).images, "erased", method)
+    return select_subjects(images, erased_subjects(preset))
 
 
 def with_model(images: Iterable[Images]) -> Iterator[pa.Table]:
@@ -130,8 +137,8 @@ def with_model(images: Iterable[Images]) -> Iterator[pa.Table]:
 
 
 def named(images: Images, image_id: str) -> str:
-    """Return an image's name for an external detector, such as erased-0123456789abcdef."""
-    return f"{images.drawn_by}-{image_id}"
+    """Return an image's name for an external detector, such as realera-0123456789abcdef or base-0123456789abcdef."""
+    return f"{images.name}-{image_id}"
 
 
 def select_subjects(images: Images, subjects: Iterable[Subject]) -> Images:
@@ -152,4 +159,4 @@ def select_subjects(images: Images, subjects: Iterable[Subject]) -> Images:
     if missing:
         raise ArtifactError(f"{images.source}: no images of {', '.join(missing)}; the preset needs them")
     index = [images.index[i] for i in kept]
-    return Images(images.table.take(pa.array(kept, pa.int64())), images.drawn_by, images.source, index)
+    return Images(images.table.take(pa.array(kept, pa.int64())), images.drawn_by, images.source, index, images.name)

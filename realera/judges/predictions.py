@@ -95,12 +95,15 @@ def write_manifest(images: pa.Table | Iterable[pa.Table], folder: str | Path) ->
         (temporary / MANIFEST).write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
-def read_predictions(path: str | Path, image_ids: Collection[str]) -> dict[str, list[Face]]:
+def read_predictions(
+    path: str | Path, image_ids: Collection[str], others: Collection[str] = ()
+) -> dict[str, list[Face]]:
     """Return the faces of every image, in the detector's order; none for an image without a face.
 
     Args:
         path: the detector's CSV; see the module.
-        image_ids: of the manifest.
+        image_ids: of the images that are judged.
+        others: models whose images may be in the file, too, and are judged elsewhere: their rows are passed over.
 
     Raises:
         ArtifactError: the file is missing, empty or no such CSV, or a row doesn't fit; the line is
@@ -112,6 +115,8 @@ def read_predictions(path: str | Path, image_ids: Collection[str]) -> dict[str, 
     for line, cells in _rows(path):
         where = (path, line)
         name = cells["image_id"]
+        if name not in known and name.rpartition("-")[0] in others:
+            continue
         if name not in known:
             raise _error(where, "image_id", name, "images of the manifest")
         _add(found, name, _prediction(cells, where), where)

@@ -15,6 +15,7 @@ from realera.scores.summaries import read_summary
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import read_parquet, take_rows
 from realera.store.images import KNOWN, SCHEMA
+from realera.store.paths import ARTIFACTS, BASE_IMAGES, REALERA, MethodPlace, Place
 from realera.text.prompt_table import check_rows, matrix
 
 PROMPT_COLUMNS = pa.schema(
@@ -51,16 +52,32 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """One concept's artifacts.
+class Chain:
+    """What RealEra's own stages have made beside the erasure.
 
     Attributes:
-        concept: name of the preset.
-        prompts: PROMPT_COLUMNS and the embedding of prompts.parquet.
         samples: SAMPLE_COLUMNS of samples.parquet.
         mining: mining.json.
         solve: solve.json.
         loss: rows of loss.csv; None where a term has no value in a step.
+    """
+
+    samples: pa.Table
+    mining: dict[str, Any]
+    solve: dict[str, Any]
+    loss: list[dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One concept's artifacts by one method.
+
+    Attributes:
+        concept: name of the preset.
+        method: by which it was erased.
+        name: of both, for headings and files: the concept's, and the method's where there are several.
+        prompts: PROMPT_COLUMNS and the embedding of prompts.parquet.
+        chain: of RealEra's erasures; None of other methods'.
         original: images by the original model that are shown: the shared ones and the concept's own.
         erased: images by the erased model that are shown.
         judged: {(model, image_id): (label, probability)}: what a judge sees in an image.
@@ -68,46 +85,52 @@ class Inputs:
     """
 
     concept: str
+    method: str
+    name: str
     prompts: pa.Table
-    samples: pa.Table
-    mining: dict[str, Any]
-    solve: dict[str, Any]
-    loss: list[dict[str, float | None]]
+    chain: Chain | None
     original: list[Row]
     erased: list[Row]
     judged: dict[tuple[str, str], tuple[str, float]]
     scores: dict[str, Any]
 
 
-def read_inputs(concept: str, artifacts: Path) -> Inputs:
-    """Read one concept's artifacts.
+def read_inputs(concept: str, method: str, artifacts: Path, name: str) -> Inputs:
+    """Read one concept's artifacts by one method.
 
     Args:
         concept: name of the preset.
+        method: by which it was erased.
+        name: see `Inputs`.
         artifacts: folder with a folder for each concept, and `shared`.
 
     Raises:
         ArtifactError: a file is missing or unreadable, or lacks a column.
     """
-    folder = artifacts / concept
-    erased = _first_rows(folder / "images.parquet", MOST_SHOWN)
+    place = Place(artifacts / concept)
+    own, shared = place.of(method), artifacts / BASE_IMAGES.relative_to(ARTIFACTS)
+    erased = _first_rows(own.images, MOST_SHOWN)
     wanted = {(row["word"], row["prompt"], row["seed"]) for row in erased}
-    original = _pairs_of(folder / "originals.parquet", wanted) + _pairs_of(artifacts / "shared/base.parquet", wanted)
+    original = _pairs_of(place.originals, wanted) + _pairs_of(shared, wanted)
     if not original:
-        raise ArtifactError(f"{folder / 'images.parquet'}: no image whose prompt and seed the original model has drawn")
-    prompts = _read_prompts(folder / "prompts.parquet")
+        raise ArtifactError(f"{own.images}: no image whose prompt and seed the original model has drawn")
+    prompts = _read_prompts(place.prompts)
     return Inputs(
         concept=concept,
+        method=method,
+        name=name,
         prompts=prompts,
-        samples=_read_samples(folder / "samples.parquet", prompts),
-        mining=read_summary(folder / "mining.json"),
-        solve=read_summary(folder / "solve.json"),
-        loss=_read_csv(folder / "loss.csv"),
-        original=original + _first_rows(folder / "originals.parquet", {"anchor": MOST_SHOWN["anchor"]}),
+        chain=_read_chain(own, prompts) if method == REALERA else None,
+        original=original + _first_rows(place.originals, {"anchor": MOST_SHOWN["anchor"]}),
         erased=erased,
-        judged=_judged(folder / "scores.parquet"),
-        scores=_read_scores(folder / "scores.json"),
+        judged=_judged(own.scores),
+        scores=_read_scores(own.summary),
     )
+
+
+def _read_chain(own: MethodPlace, prompts: pa.Table) -> Chain:
+    samples = _read_samples(own.samples, prompts)
+    return Chain(samples, read_summary(own.mining), read_summary(own.solve), _read_csv(own.loss))
 
 
 def name_of(row: Row) -> tuple[str, str, str]:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata, resources
 from typing import Any
 
@@ -16,7 +16,7 @@ from realera.report import words
 from realera.report.geometry import Point
 from realera.report.inputs import Inputs
 from realera.report.panel import cards, concept_panel, joined, shown
-from realera.report.tables import AVERAGE
+from realera.report.tables import Averages, Summaries
 from realera.scores.readings import HEADLINES, READINGS
 from realera.scores.readings import shown as shown_figure
 from realera.settings.config import Params
@@ -33,28 +33,31 @@ def render(
     params: Params,
     inputs: Sequence[Inputs],
     presets: Mapping[str, Preset],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Summaries,
+    averages: Averages,
     points: Mapping[str, Sequence[Point]],
 ) -> str:
     """Return the page as HTML, complete in itself.
 
     Args:
         params: all parameters.
-        inputs: artifacts, one entry a concept, in the page's order.
+        inputs: artifacts, one entry a concept and method, in the page's order.
         presets: by concept.
-        summaries: scores.json by concept, and AVERAGE.
-        points: sampler geometry by concept.
+        summaries: scores.json by concept and method.
+        averages: over the concepts, by method.
+        points: sampler geometry by `Inputs.name`, where there is any.
     """
-    panels = [concept_panel(each, presets[each.concept], params, points[each.concept]) for each in inputs]
+    panels = [concept_panel(each, presets[each.concept], params, points.get(each.name, ())) for each in inputs]
+    first = [each for each in inputs if each.method == params.methods[0]]
     page = {
-        "title": f"{_listing([each.concept for each in inputs])} erased",
-        "summary": _summary(summaries[AVERAGE], inputs),
+        "title": f"{_listing(params.concepts)} erased{_by(params)}",
+        "summary": _summary(averages[params.methods[0]], first),
         "model": _model(params),
         "judge": _judges(params, presets),
         "threshold": f"{params.score.nudenet_threshold:g}",
         "paper": words.PAPER,
         "confidence": f"{100 * params.score.confidence:g}%",
-        "overview": _overview(summaries, inputs) if len(inputs) > 1 else None,
+        "overview": _overview(summaries, averages, inputs) if len(inputs) > 1 else None,
         "panels": panels,
         "terms": words.TERMS,
         "settings": sections(params),
@@ -118,15 +121,37 @@ def _summary(average: Mapping[str, Any], inputs: Sequence[Inputs]) -> str:
     return f"{', '.join(parts)}; of the pictures of what must stay {kept}."
 
 
-def _overview(summaries: Mapping[str, Mapping[str, Any]], inputs: Sequence[Inputs]) -> dict[str, Any]:
-    rows = []
-    for each in inputs:
-        scores = summaries[each.concept]
-        reading = next(iter(scores["readings"]), "")  # a preset may be judged by distances of sets alone
-        old, new = (scores[model] for model in ("base", "erased"))
-        cells = [_change(old.get(name), new.get(name), reading) for name in _COLUMNS]
-        rows.append({"concept": each.concept, "reading": words.READINGS.get(reading, "none"), "cells": cells})
-    return {"cards": cards(summaries[AVERAGE]), "columns": list(_COLUMNS.values()), "rows": rows}
+def _overview(summaries: Summaries, averages: Averages, inputs: Sequence[Inputs]) -> dict[str, Any]:
+    """Return every erasure as a row, and below them the methods' means where there are several concepts."""
+    rows = [_row(each.name, each.name, summaries[each.concept, each.method]) for each in inputs]
+    concepts = dict.fromkeys(each.concept for each in inputs)
+    if len(concepts) > 1 and len(averages) > 1:
+        rows += [_row(f"mean by {method}", None, each) for method, each in averages.items()]
+    return {
+        "title": f"Mean of {len(concepts)} concepts" if len(concepts) > 1 else f"{len(averages)} methods",
+        "about": _about(concepts, averages),
+        "cards": cards(next(iter(averages.values()))),
+        "columns": list(_COLUMNS.values()),
+        "rows": rows,
+    }
+
+
+def _about(concepts: Collection[str], methods: Collection[str]) -> str:
+    """Say what the cards of the overview are."""
+    means = "H_o is the mean of the concepts' H_o, as in the paper's tables. " if len(concepts) > 1 else ""
+    first = f"The cards are those of {next(iter(methods))}; the table has all methods." if len(methods) > 1 else ""
+    return f"Every row is an erasure of its own, of the same model, prompts and seeds. {means}{first}".strip()
+
+
+def _row(name: str, panel: str | None, scores: Mapping[str, Any]) -> dict[str, Any]:
+    reading = next(iter(scores["readings"]), "")  # a preset may be judged by distances of sets alone
+    cells = [_change(scores["base"].get(metric), scores["erased"].get(metric), reading) for metric in _COLUMNS]
+    return {"concept": name, "panel": panel, "reading": words.READINGS.get(reading, "none"), "cells": cells}
+
+
+def _by(params: Params) -> str:
+    """Say the methods where there are several."""
+    return "" if len(params.methods) == 1 else f" by {joined(params.methods)}"
 
 
 def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, reading: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from realera.report import paper, words
 from realera.report.charts import geometry_chart, loss_chart, residual_chart
 from realera.report.geometry import Point, nearest_preserved
-from realera.report.inputs import Inputs
+from realera.report.inputs import Chain, Inputs
 from realera.report.pictures import Pair, Word, data_uri, size_on_page
 from realera.report.pictures import words as picture_words
 from realera.scores.body_parts import RULES
@@ -28,8 +28,8 @@ _KINDS = (
 def concept_panel(inputs: Inputs, preset: Preset, params: Params, points: Sequence[Point]) -> dict[str, Any]:
     """Return what the template concept.html shows."""
     return {
-        "concept": inputs.concept,
-        "title": f"{joined(preset.targets)} becomes {joined(dict.fromkeys(preset.anchors))}",
+        "concept": inputs.name,
+        "title": f"{joined(preset.targets)} becomes {joined(dict.fromkeys(preset.anchors))}{_by(inputs)}",
         "summary": _summary(preset, inputs.scores),
         "cards": cards(inputs.scores),
         "blurred": is_blurred(preset, params),
@@ -40,11 +40,14 @@ def concept_panel(inputs: Inputs, preset: Preset, params: Params, points: Sequen
         "detections": _detections(inputs.scores),
         "sets": _sets(inputs.scores),
         "paper": paper_rows(inputs.concept, preset, inputs.scores),
-        "geometry": _geometry(inputs, params, points),
-        "solve": _solve(inputs.solve, params),
-        "loss": _loss(inputs, params),
+        "chain": _chain(inputs.chain, params, points) if inputs.chain else None,
         "preset": _preset(preset),
     }
+
+
+def _by(inputs: Inputs) -> str:
+    """Say the method where there are several."""
+    return "" if inputs.name == inputs.concept else f", by {inputs.method}"
 
 
 def is_blurred(preset: Preset, params: Params) -> bool:
@@ -248,7 +251,16 @@ def _of_ours(part: Mapping[str, Any], metric: str, reading: str) -> str:
     return shown_figure((part.get(metric) or {}).get(reading), reading) if reading else ""
 
 
-def _geometry(inputs: Inputs, params: Params, points: Sequence[Point]) -> dict[str, Any]:
+def _chain(chain: Chain, params: Params, points: Sequence[Point]) -> dict[str, Any]:
+    """Return what RealEra's own stages say of themselves."""
+    return {
+        "geometry": _geometry(chain, params, points),
+        "solve": _solve(chain.solve, params),
+        "loss": _loss(chain, params),
+    }
+
+
+def _geometry(chain: Chain, params: Params, points: Sequence[Point]) -> dict[str, Any]:
     token = "the name's last token" if params.sampler.span == "concept" else "the end-of-text token"
     kinds = {point.kind for point in points}
     return {
@@ -257,7 +269,7 @@ def _geometry(inputs: Inputs, params: Params, points: Sequence[Point]) -> dict[s
         "kinds": [(kind, name) for kind, name in _KINDS if kind in kinds],
         "chart": geometry_chart(points, params.sampler),
         "near": nearest_preserved(points, _NEAREST),
-        "mined": [_mined(kind, inputs.mining[kind]) for kind in ("neighbor", "beyond") if inputs.mining[kind]],
+        "mined": [_mined(kind, chain.mining[kind]) for kind in ("neighbor", "beyond") if chain.mining[kind]],
     }
 
 
@@ -291,14 +303,14 @@ def _solve(solve: Mapping[str, Any], params: Params) -> dict[str, Any]:
     }
 
 
-def _loss(inputs: Inputs, params: Params) -> dict[str, Any]:
-    if not inputs.loss:
+def _loss(chain: Chain, params: Params) -> dict[str, Any]:
+    if not chain.loss:
         return {"about": "Switched off (lora.steps: 0).", "chart": None}
     about = (
-        f"{len(inputs.loss)} steps of a LoRA of rank {params.lora.rank}: dots are single steps, at random noise "
+        f"{len(chain.loss)} steps of a LoRA of rank {params.lora.rank}: dots are single steps, at random noise "
         "levels; lines are the mean of the last ten of their kind."
     )
-    return {"about": about, "chart": loss_chart(inputs.loss)}
+    return {"about": about, "chart": loss_chart(chain.loss)}
 
 
 def _preset(preset: Preset) -> list[dict[str, Any]]:

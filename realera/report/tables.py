@@ -1,4 +1,4 @@
-"""The report's numbers as files: reports/metrics.json and reports/plots for `dvc metrics` and `dvc plots`."""
+"""The report's numbers as files: metrics.json and plots for DVC, and figures.csv with every figure and its interval."""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,63 +7,77 @@ from typing import Any
 
 from realera.report.geometry import Point
 from realera.report.inputs import LOSS_COLUMNS, Inputs
-from realera.scores.summary import MODELS, figures_of
+from realera.scores.readings import READINGS
+from realera.scores.summary import PARTS, figures_of
 from realera.store.artifacts import atomic_path
+
+Summaries = dict[tuple[str, str], Mapping[str, Any]]
+"""(concept, method) -> scores.json; concept AVERAGE: the mean over concepts."""
+
+Averages = Mapping[Any, Mapping[str, Any]]
+"""Method -> the mean over concepts."""
 
 AVERAGE = "average"
 
-METRIC_COLUMNS = ("concept", "metric", "reading", "model", "value", "low", "high", "n")
+HEADLINES = ("Acc_e", "Acc_s", "Acc_g", "H_o", "residue", "collateral", "unseen")
+"""What metrics.json has of an erased model, each by one reading; figures.csv has the rest."""
+
+FIGURE_COLUMNS = ("concept", "method", "metric", "reading", "model", "value", "low", "high", "n")
 POINT_COLUMNS = ("kind", "prompt", "distance", "cosine")
 _DIGITS = 4
 
 
-def flat_metrics(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return {"airplane.H_o.probability.erased": 92.4, ".low": ..., ".high": ...}, flat for `dvc metrics`.
+def flat_metrics(summaries: Summaries, reading: str) -> dict[str, float]:
+    """Return {"airplane.realera.H_o": 97.2, ...}: few enough columns for `dvc metrics show` and `dvc exp show`.
 
     Args:
-        summaries: scores.json by concept, and AVERAGE.
+        summaries: scores.json by concept and method.
+        reading: `score.reading`; of an erasure that has no such reading nothing is shown.
     """
     flat = {}
-    for concept, metric, reading, model, figure in _figures(summaries):
-        key = f"{concept}.{metric}.{reading}.{model}"
-        flat[key] = _rounded(figure["value"])
-        flat |= {f"{key}.{side}": _rounded(figure[side]) for side in ("low", "high")}
+    for (concept, method), summary in summaries.items():
+        chosen = headline_reading(summary) if reading == "auto" else reading
+        for metric in HEADLINES:
+            if figure := (summary["erased"].get(metric) or {}).get(chosen):
+                flat[f"{concept}.{method}.{metric}"] = _rounded(figure["value"])
     return flat
 
 
-def metric_rows(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
-    """Yield METRIC_COLUMNS of every figure."""
-    for concept, metric, reading, model, figure in _figures(summaries):
-        values = [_rounded(figure[name]) for name in ("value", "low", "high")]
-        yield concept, metric, reading, model, *values, figure["n"]
+def headline_reading(summary: Mapping[str, Any]) -> str:
+    """Return the reading that stands for a summary: the first in H_o, else the first of all."""
+    readings: Sequence[str] = summary["readings"]
+    return next((name for name in readings if READINGS[name].in_h_o), next(iter(readings), ""))
 
 
-def write_plots(
-    folder: Path,
-    inputs: Sequence[Inputs],
-    summaries: Mapping[str, Mapping[str, Any]],
-    points: Mapping[str, Sequence[Point]],
-) -> None:
-    """Write metrics.csv, loss/<concept>.csv and geometry/<concept>.csv.
+def write_figures(path: Path, summaries: Summaries) -> None:
+    """Write FIGURE_COLUMNS of every figure: of the base model, the erased one, and the difference of pairs."""
+    _write_csv(path, FIGURE_COLUMNS, figure_rows(summaries))
+
+
+def figure_rows(summaries: Summaries) -> Iterator[tuple[Any, ...]]:
+    """Yield FIGURE_COLUMNS of every figure."""
+    for (concept, method), summary in summaries.items():
+        for metric, reading, by_part in figures_of(summary):
+            for model, figure in zip(PARTS, by_part, strict=True):
+                if figure:
+                    values = [_rounded(figure[name]) for name in ("value", "low", "high")]
+                    yield concept, method, metric, reading, model, *values, figure["n"]
+
+
+def write_plots(folder: Path, inputs: Sequence[Inputs], points: Mapping[str, Sequence[Point]]) -> None:
+    """Write loss/<name>.csv and geometry/<name>.csv of RealEra's erasures.
 
     DVC draws a line or a cloud from each file, so concepts have files of their own.
     """
-    _write_csv(folder / "metrics.csv", METRIC_COLUMNS, metric_rows(summaries))
+    for name in ("loss", "geometry"):
+        (folder / name).mkdir(parents=True)
     for each in inputs:
-        losses = ([row.get(name) for name in LOSS_COLUMNS] for row in each.loss)
-        _write_csv(folder / "loss" / f"{each.concept}.csv", LOSS_COLUMNS, losses)
-        places = ((p.kind, p.label, _rounded(p.distance), _rounded(p.cosine)) for p in points[each.concept])
-        _write_csv(folder / "geometry" / f"{each.concept}.csv", POINT_COLUMNS, places)
-
-
-def _figures(
-    summaries: Mapping[str, Mapping[str, Any]],
-) -> Iterator[tuple[str, str, str, str, Mapping[str, Any]]]:
-    for concept, summary in summaries.items():
-        for metric, reading, by_part in figures_of(summary):
-            for model, figure in zip(MODELS, by_part, strict=False):
-                if figure:
-                    yield concept, metric, reading, model, figure
+        if each.chain is None:
+            continue
+        losses = ([row.get(name) for name in LOSS_COLUMNS] for row in each.chain.loss)
+        _write_csv(folder / "loss" / f"{each.name}.csv", LOSS_COLUMNS, losses)
+        places = ((p.kind, p.label, _rounded(p.distance), _rounded(p.cosine)) for p in points[each.name])
+        _write_csv(folder / "geometry" / f"{each.name}.csv", POINT_COLUMNS, places)
 
 
 def _rounded(value: float) -> float:

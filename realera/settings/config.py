@@ -27,6 +27,25 @@ RESERVED = ("shared", "average")
 """Names that artifacts/ and reports/ use for all concepts together."""
 
 
+ReadingName = Literal[
+    "auto",
+    "probability",
+    "top1",
+    "style_probability",
+    "style_top1",
+    "identity_probability",
+    "identity_top1",
+    "clip_score",
+    "nudenet_images",
+    "nudenet_boxes",
+    "distance",
+]
+"""Those of `realera.scores.readings`; auto: the first that a preset's judges give."""
+
+MethodName = Literal["realera", "uce"]
+"""The erasure methods: each is a folder of realera/methods, with its parameters in a section of its name."""
+
+
 class ModelParams(Section):
     """Which text-to-image model, and how it is held in memory."""
 
@@ -160,10 +179,32 @@ class GenerateParams(Section):
 class ScoreParams(Section):
     """How raw readings are summed up; none of it judges an image again."""
 
+    reading: ReadingName
     confidence: float = Field(gt=0, lt=1)
     num_resamples: int = Field(ge=100, le=1_000_000)
     seed: int = Field(ge=0)
     nudenet_threshold: float = Field(ge=0, le=1)
+
+
+class RealEraParams(Section):
+    """RealEra's own parameters are the sections sampler, solver, latents and lora: its stages are named so."""
+
+
+class UceParams(Section):
+    """UCE (Gandikota et al. 2024), the closed form on the concepts' names alone."""
+
+    reading: Literal["current", "legacy"]
+    prompts: Literal["names", "templates"]
+    anchor: Literal["preset", "empty"]
+    erase_scale: float = Field(gt=0)
+    preserve_scale: float | None = Field(ge=0)
+    lamb: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _templates_have_anchors(self) -> Self:
+        if self.prompts == "templates" and self.anchor == "empty":
+            raise ValueError("anchor preset where prompts are templates, which hold the preset's anchors; found empty")
+        return self
 
 
 class ReportParams(Section):
@@ -176,6 +217,7 @@ class Params(Section):
     """The content of the project's params.yaml; the sections are named as the stages are."""
 
     concepts: tuple[Annotated[str, Field(pattern=CONCEPT_NAME)], ...] = Field(min_length=1)
+    methods: tuple[MethodName, ...] = Field(min_length=1)
     model: ModelParams
     judge: JudgeParams
     encode: EncodeParams
@@ -183,15 +225,22 @@ class Params(Section):
     solver: SolverParams
     latents: LatentsParams
     lora: LoraParams
+    realera: RealEraParams
+    uce: UceParams
     generate: GenerateParams
     score: ScoreParams
     report: ReportParams
 
+    @field_validator("concepts", "methods")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"each name once, found {twice[0]!r} again")
+        return names
+
     @field_validator("concepts")
     @classmethod
-    def _distinct(cls, concepts: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := [name for name, count in Counter(concepts).items() if count > 1]:
-            raise ValueError(f"each name once, found {twice[0]!r} again")
+    def _not_reserved(cls, concepts: tuple[str, ...]) -> tuple[str, ...]:
         if taken := set(concepts) & set(RESERVED):
             raise ValueError(f"other names than {sorted(taken)[0]!r}, which the project uses itself")
         return concepts

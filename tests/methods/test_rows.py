@@ -6,7 +6,7 @@ import torch
 from realera.families import cross_attention
 from realera.methods.realera import perturb as neighborhood
 from realera.methods.realera.phrases import candidates, nearest_phrases
-from realera.methods.realera.rows import erase, sample_rows, text_rows
+from realera.methods.realera.rows import solve_rows, sample_rows, text_rows
 from realera.methods.realera.samples import SampleTable
 from realera.settings.config import load_params
 from realera.settings.errors import ConfigError, MiningError
@@ -102,7 +102,7 @@ def test_rows_of_equation_7(table, samples, params):
 
 
 def test_the_erasure_moves_the_target_to_the_anchor_and_leaves_the_rest(table, samples, weights, params):
-    found = erase(weights, table, [samples], params.sampler.span, params.solver)
+    found = solve_rows(weights, table, [samples], params.sampler.span, params.solver)
     for layer in found.report["layers"]:
         assert layer["erase_after"] < 0.5 * layer["erase_before"]
         assert layer["preserve_after"] < 0.2
@@ -113,7 +113,7 @@ def test_the_erasure_moves_the_target_to_the_anchor_and_leaves_the_rest(table, s
 def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, params):
     """Zero gradient of the printed sums, with independent arithmetic, for each K and V."""
     solver = params.solver.model_copy(update={"sums": "raw"})
-    found = erase(weights, table, [samples], params.sampler.span, solver)
+    found = solve_rows(weights, table, [samples], params.sampler.span, solver)
     rows = text_rows(table, params.sampler.span) | sample_rows(table, samples, params.sampler.span)
     ridge = found.report["ridge"]
     for name, old in weights.items():
@@ -128,14 +128,14 @@ def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, p
 
 
 def test_component_a_switches_off(table, samples, weights, params):
-    found = erase(weights, table, [samples], params.sampler.span, params.solver.model_copy(update={"enabled": False}))
+    found = solve_rows(weights, table, [samples], params.sampler.span, params.solver.model_copy(update={"enabled": False}))
     assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
 
 
 def test_no_samples_at_all(table, weights, params):
     nothing, _ = neighborhood.sample(table, sampler(params, M=0, N=0))
     assert len(nothing) == 0
-    found = erase(weights, table, [nothing], params.sampler.span, params.solver)
+    found = solve_rows(weights, table, [nothing], params.sampler.span, params.solver)
     assert found.report["rows"]["neighbor"] == found.report["rows"]["beyond"] == 0
 
 
@@ -146,7 +146,7 @@ def test_infeasible_thresholds_are_refused(table, params):
 
 def test_a_model_of_another_width(table, samples, params):
     with pytest.raises(ConfigError, match=r"width 7, prompts.parquet has 128"):
-        erase({"x.to_k.weight": torch.zeros(3, 7)}, table, [samples], params.sampler.span, params.solver)
+        solve_rows({"x.to_k.weight": torch.zeros(3, 7)}, table, [samples], params.sampler.span, params.solver)
 
 
 def test_fresh_perturbations_move_only_the_span(table, samples, params):

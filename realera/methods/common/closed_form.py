@@ -7,10 +7,13 @@ With the Gram sums  A = sum e e^T + lambda1 sum p p^T + ridge I
 the minimum is W = W0 (B A^-1): one factorization of [d, d], whatever the number of matrices.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+
+from realera.settings.errors import ConfigError
+from realera.text.prompt_table import PromptTable
 
 ROWS_AT_ONCE = 4096
 
@@ -70,7 +73,9 @@ class Solution:
         return (weight.double() @ self.map).to(weight.dtype)
 
 
-def solve(terms: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float) -> Solution:
+def solve(
+    terms: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float, key: str = "solver.ridge", relative: bool = True
+) -> Solution:
     """Solve equation 7 with a ridge towards the original weights.
 
     Args:
@@ -78,6 +83,8 @@ def solve(terms: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float) -> S
         ridge: in mean eigenvalues of the Gram matrix, trace(A) / d, so that one value serves
             any number of rows and any width (field notes: the paper names no ridge, and
             without one unrelated outputs can change by 250% where rows are about d).
+        key: of the parameter that sets the ridge, for the error.
+        relative: False: the ridge is in the units of the sums, as other methods give it.
 
     Raises:
         ValueError: there is nothing to erase or preserve, the sums are not finite, or the
@@ -89,11 +96,26 @@ def solve(terms: Iterable[tuple[torch.Tensor, torch.Tensor]], ridge: float) -> S
     scale = float(A.trace()) / width
     if not (scale > 0 and torch.isfinite(A).all() and torch.isfinite(B).all()):
         raise ValueError(f"the Gram sums have trace {float(A.trace())}; they need embeddings that are finite, not zero")
+    added = ridge * scale if relative else ridge
     identity = torch.eye(width, dtype=torch.float64)
-    A, B = A + ridge * scale * identity, B + ridge * scale * identity  # noqa: N806
+    A, B = A + added * identity, B + added * identity  # noqa: N806
     factor, failed = torch.linalg.cholesky_ex(A)
     if int(failed):
-        raise ValueError(f"solver.ridge: found {ridge}, too small for these embeddings; accepted: larger values")
+        raise ValueError(f"{key}: found {ridge}, too small for these embeddings; accepted: larger values")
     mapping = torch.cholesky_solve(B.T, factor).T
     eigenvalues = torch.linalg.eigvalsh(A)
-    return Solution(mapping, ridge * scale, float(eigenvalues[-1] / eigenvalues[0]), A, B)
+    return Solution(mapping, added, float(eigenvalues[-1] / eigenvalues[0]), A, B)
+
+
+def check_width(weights: Mapping[str, torch.Tensor], table: PromptTable) -> None:
+    """Refuse prompts that another model's text encoder has read.
+
+    Raises:
+        ConfigError: the embeddings are not as wide as the K and V matrices take them.
+    """
+    name, weight = next(iter(weights.items()))
+    if weight.shape[1] != table.width:
+        raise ConfigError(
+            f"model.id: {name} reads embeddings of width {weight.shape[1]}, prompts.parquet has {table.width}; "
+            "they are of different models"
+        )

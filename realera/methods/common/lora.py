@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from realera.erasures.apply import ADAPTER
-from realera.erasures.finished import LORA_FILE
+from realera.erasures.artifact import LORA_FILE
 from realera.families.cross_attention import cross_attention, swapped
 from realera.settings.config import LoraParams
 from realera.store import seeds

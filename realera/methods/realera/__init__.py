@@ -2,3 +2,5 @@
 
 May import: `settings` to `drawing`, `methods.common`.
 """
+
+FAMILIES = frozenset({"stable_diffusion"})

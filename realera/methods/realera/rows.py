@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from realera.methods.common.closed_form import Gram, Solution, solve
+from realera.methods.common.closed_form import Gram, Solution, check_width, solve
 from realera.methods.realera.samples import SampleTable
 from realera.settings.config import SolverParams
 from realera.settings.errors import ArtifactError, ConfigError
@@ -19,20 +19,20 @@ Rows = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Erasure:
+class Solved:
     """The new K/V weights, keyed as the old ones, and the content of solve.json."""
 
     weights: dict[str, torch.Tensor]
     report: dict[str, Any]
 
 
-def erase(
+def solve_rows(
     weights: Mapping[str, torch.Tensor],
     table: PromptTable,
     samples: Iterable[SampleTable],
     span: str,
     params: SolverParams,
-) -> Erasure:
+) -> Solved:
     """Solve equation 7 for every K and V matrix.
 
     Args:
@@ -55,10 +55,10 @@ def erase(
         _add(grams, _sample_rows(table, block, meets))
     num_rows = {name: gram.num_rows for name, gram in grams.items()}
     if not params.enabled:
-        return Erasure(dict(weights), _report(weights, dict(weights), texts, num_rows, None))
+        return Solved(dict(weights), _report(weights, dict(weights), texts, num_rows, None))
     solution = _solve(grams, params)
     new_weights = {name: solution.apply(weight) for name, weight in weights.items()}
-    return Erasure(new_weights, _report(weights, new_weights, texts, num_rows, solution))
+    return Solved(new_weights, _report(weights, new_weights, texts, num_rows, solution))
 
 
 def text_rows(table: PromptTable, span: str) -> dict[str, Rows]:
@@ -160,17 +160,3 @@ def _residual(weight: torch.Tensor, original: torch.Tensor, rows: Rows) -> float
     sources, targets = rows
     wanted = targets @ original.T
     return float((sources @ weight.T - wanted).norm() / wanted.norm()) if len(wanted) else 0.0
-
-
-def check_width(weights: Mapping[str, torch.Tensor], table: PromptTable) -> None:
-    """Refuse prompts that another model's text encoder has read.
-
-    Raises:
-        ConfigError: the embeddings are not as wide as the K and V matrices take them.
-    """
-    name, weight = next(iter(weights.items()))
-    if weight.shape[1] != table.width:
-        raise ConfigError(
-            f"model.id: {name} reads embeddings of width {weight.shape[1]}, prompts.parquet has {table.width}; "
-            "they are of different models"
-        )

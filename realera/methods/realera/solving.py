@@ -1,0 +1,32 @@
+"""Solve: from prompts and samples to the closed form's weights."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from realera.erasures.artifact import weights_sha256
+from realera.families import cross_attention
+from realera.methods.realera.rows import solve_rows
+from realera.methods.realera.samples import read_blocks
+from realera.settings.config import Params
+from realera.store.artifacts import write_json, write_safetensors
+from realera.store.paths import REALERA, Place
+from realera.text.prompt_table import PromptTable
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+def solve(place: Place, params: Params, concept: str, open_model: Callable[..., "StableDiffusionPipeline"]) -> None:
+    """Write the closed form's K and V weights (equation 7), what the solve did, and of which weights it is.
+
+    Raises:
+        ConfigError: the embeddings are not of this model's width, or the ridge is too small.
+        ArtifactError: prompts or samples are missing or corrupt, or not of one another.
+    """
+    own, table = place.of(REALERA), PromptTable.read(place.prompts)
+    pipe = open_model(dtype="float32", device="cpu", without=("text_encoder", "tokenizer", "vae"))
+    original = cross_attention.weights(pipe.unet)
+    solved = solve_rows(original, table, read_blocks(own.samples), params.sampler.span, params.solver)
+    write_safetensors(solved.weights, own.kv_patch, {"base_model": params.model.id, "concept": concept})
+    write_json({"sha256": weights_sha256(original)}, own.base)
+    write_json(solved.report, own.solve)

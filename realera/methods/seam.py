@@ -1,0 +1,135 @@
+"""The seam: what a method is asked, and what it gives back.
+
+A method is a folder of realera/methods with
+
+    FAMILIES                                   in its __init__: names of the model families that it can edit
+    method.erase(task, scratch) -> Erasure     what it does
+
+and parameters of its own, a section of params.yaml under its name. Methods know nothing of the graph, of drawing or of
+judging; all that comes after knows the `Erasure` alone.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
+
+from pydantic import BaseModel
+
+from realera.erasures.artifact import BaseModelId, Description, Erasure, weights_sha256
+from realera.families.registry import family_of
+from realera.settings.config import MethodName, ModelParams, Params
+from realera.settings.errors import ConfigError
+from realera.settings.presets import Preset
+from realera.text.prompt_table import PromptTable
+from realera.text.prompts import Prompt, embed, locate
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method is asked to erase, from which model.
+
+    Attributes:
+        concept: what the erasure is called, such as the preset's name.
+        preset: targets, anchors, what must stay.
+        params: all parameters; a method reads the sections that it names in its description.
+        table: the preset's prompts, with spans and embeddings.
+        family: of the model.
+        open_model: opens it anew, unedited; takes components to leave out, as `open_pipeline` does.
+        latents: reads the original model's images of the anchors, float32 [num_pairs * num_images, channels, h, w].
+    """
+
+    concept: str
+    preset: Preset
+    params: Params
+    table: PromptTable
+    family: str
+    open_model: Callable[..., "StableDiffusionPipeline"]
+    latents: Callable[[], "torch.Tensor"]
+
+    @cached_property
+    def pipe(self) -> "StableDiffusionPipeline":
+        """The unedited model in float32 on the CPU, without its decoder; opened once."""
+        return self.open_model(without=("vae",), dtype="float32", device="cpu")
+
+    def encode(self, prompts: Sequence[Prompt]) -> PromptTable:
+        """Return other prompts with their spans and what the image model reads of them.
+
+        Raises:
+            ConfigError: a prompt is longer than the text encoder reads.
+        """
+        tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
+        tokens = [locate(prompt, tokenizer) for prompt in prompts]
+        texts = [prompt.text for prompt in prompts]
+        return PromptTable(prompts, tokens, embed(texts, tokenizer, encoder, self.params.encode.batch_size))
+
+    def describe(self, method: str, original: Mapping[str, "torch.Tensor"], sections: Iterable[str]) -> Description:
+        """Return what erasure.json says.
+
+        Args:
+            method: the name.
+            original: the unedited model's weights that the method replaces.
+            sections: of the parameters that it has read.
+        """
+        return description(self.preset, self.params, method, self.family, sections, weights_sha256(original))
+
+
+def description(
+    preset: Preset, params: Params, method: str, family: str, sections: Iterable[str], sha256: str
+) -> Description:
+    """Return what erasure.json says; `sha256` is of the weights that are replaced, see `weights_sha256`."""
+    base = BaseModelId(id=params.model.id, revision=params.model.revision, sha256=sha256)
+    used = {name: getattr(params, name).model_dump(mode="json") for name in sections}
+    pairs = tuple(preset.pairs())
+    return Description(method=method, family=family, base=base, pairs=pairs, parameters=used)
+
+
+class Method(Protocol):
+    """A method's module `method`."""
+
+    def erase(self, task: Task, scratch: Path) -> Erasure:
+        """Erase; half-finished work may be kept in `scratch` and is found there again after an interruption."""
+
+
+def find_method(name: str) -> Method:
+    """Return the method of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in method_names():
+        raise ConfigError(f"method: found {name!r}; accepted: {', '.join(method_names())}")
+    return cast(Method, import_module(f"realera.methods.{name}.method"))
+
+
+def method_names() -> tuple[str, ...]:
+    """Return the names of the methods that there are."""
+    return get_args(MethodName)
+
+
+def check_task(name: str, model: ModelParams) -> str:
+    """Return the family of a model that a method can edit; no weights are read.
+
+    Raises:
+        ModelError: the model is of no family that is known here.
+        ConfigError: there is no such method, or it cannot edit this family.
+    """
+    if name not in method_names():
+        raise ConfigError(f"methods: found {name!r}; accepted: {', '.join(method_names())}")
+    family = family_of(model.id, model.revision)
+    known: frozenset[str] = import_module(f"realera.methods.{name}").FAMILIES
+    if family not in known:
+        raise ConfigError(f"methods: {name} edits {', '.join(sorted(known))}; {model.id} is of the family {family}")
+    return family
+
+
+def own_parameters(name: str, params: Params) -> dict[str, Any]:
+    """Return the section of a method's own parameters."""
+    section: BaseModel = getattr(params, name)
+    return section.model_dump(mode="json")
