@@ -56,7 +56,7 @@ def without_lora(folder):
 def look(pipe):
     """Draw less than `draw`: enough to see any change."""
     pipe.set_progress_bar_config(disable=True)
-    return np.asarray(list(batch.draw(pipe, PROMPTS[:1], [3], 2, 5.0))[0]).astype(int)
+    return np.asarray(next(iter(batch.draw(pipe, PROMPTS[:1], [3], 2, 5.0)))).astype(int)
 
 
 def of_base(erasure, sha256):
