@@ -15,7 +15,6 @@ from realera.report.tables import FIGURE_COLUMNS
 from realera.settings.errors import RealEraError
 from tools import ablations
 
-
 EXPERIMENTS = {"mn-1": (1, 1, 80, 10), "mn-2": (4, 1, 70, 5), "other": (9, 9, 1, 1)}
 """Name -> M, N, Acc_s, Acc_e."""
 
