@@ -23,6 +23,7 @@ from realera.settings.config import ImageCounts
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import read_parquet, write_json, write_parquet, write_safetensors
 from realera.text.prompt_table import PromptTable
+from tests.kit import other_families
 from tests.kit.stage_project import CONCEPT, INPUTS, STAGES, execute, make_project, place
 
 
@@ -193,6 +194,17 @@ def test_no_model(refused, stage):
 def test_a_hub_id_without_the_hub(refused, stage):
     change_params("model", id="owner/never-downloaded")
     assert refused(stage).startswith("owner/never-downloaded: cannot be loaded: ")
+
+
+@pytest.mark.parametrize("stage", ["encode", "latents"])
+@pytest.mark.parametrize("name", other_families.FAMILIES)
+def test_a_model_of_another_family(refused, stage, name, repository, tmp_path, tiny_sd):
+    folder = other_families.save(name, tiny_sd, tmp_path / "model")
+    change_params("model", id=str(folder))
+    said = f"{folder}: found {name}; accepted: StableDiffusionPipeline (Stable Diffusion 1.x, 2.x)"
+    assert refused(stage) == said
+    script = start(repository, stage, CONCEPT)
+    assert (script.communicate()[1], script.returncode) == (f"error: {said}\n", 1)
 
 
 def test_no_judge(refused):
