@@ -24,6 +24,7 @@ from realera.settings.errors import ArtifactError
 from realera.store.artifacts import read_parquet, write_json, write_parquet, write_safetensors
 from realera.text.prompt_table import PromptTable
 from tests.kit import other_families
+from tests.kit.signals import heeding_interrupts
 from tests.kit.stage_project import CONCEPT, INPUTS, STAGES, execute, make_project, place
 
 
@@ -245,7 +246,8 @@ def change_params(section: str, **values) -> None:
 def start(repository: Path, *arguments: str, **options) -> subprocess.Popen:
     name, *others = arguments
     command = [sys.executable, str(repository / f"stages/{name}.py"), *others]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    with heeding_interrupts():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 @contextmanager
