@@ -113,6 +113,7 @@ def read_images(concept: str, preset: Preset) -> list[Images]:
     """
     erased = erased_subjects(preset)
     shared = [subject for subject in erased if subject.group in SHARED_GROUPS]
+    # The original model's before the erased one's: the judge of distances needs them in this order.
     sources = [
         ("base", artifact(concept, "originals.parquet"), own_subjects(preset)),
         ("base", SHARED / "base.parquet", shared),
