@@ -1,6 +1,8 @@
 """The report: metrics, plots, contact sheets and one page of HTML that needs nothing beside it.
 
 Free of torch and diffusers, and the same bytes for the same artifacts.
+
+May import: `settings` to `scores`.
 """
 
 from pathlib import Path
