@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel
 
+from realera.families.registry import MODEL_INDEX, family_of
 from realera.runtime.devices import resolve_device, resolve_dtype
 from realera.settings.errors import ModelError
 from realera.store.checkpoints import check_folder, load, locate, refuse_missing
@@ -36,9 +37,13 @@ def open_pipeline(
         without: components to leave out, such as `unet` and `vae`, to save memory and time.
 
     Raises:
-        ModelError: nothing is there, it is no Stable Diffusion model, or it is corrupt.
+        ModelError: nothing is there, it is of no family that is known, or it is corrupt.
     """
     place = locate(id)
+    check_folder(place, MODEL_INDEX, "a diffusers model")
+    for source, commit in ((place, revision), (config, None)):
+        if source is not None:
+            family_of(source, commit, fetch=True)
     target = resolve_device(device)
     options: dict[str, Any] = {
         "dtype": resolve_dtype(dtype, target),
@@ -48,7 +53,6 @@ def open_pipeline(
     if Path(place).is_file():
         pipe = _load_single_file(place, config, options)
     else:
-        check_folder(place, "model_index.json", "a diffusers model")
         options |= {"use_safetensors": True, "revision": revision}
         if "text_encoder" not in without:
             options["text_encoder"] = _load_text_encoder(place, options)

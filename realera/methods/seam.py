@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
 from pydantic import BaseModel
 
 from realera.erasures.artifact import BaseModelId, Description, Erasure, weights_sha256
-from realera.families.registry import family_of
+from realera.families.registry import STABLE_DIFFUSION, family_of
 from realera.settings.config import MethodName, ModelParams, Params
 from realera.settings.errors import ConfigError
 from realera.settings.presets import Preset
@@ -122,7 +122,8 @@ def check_task(name: str, model: ModelParams) -> str:
     """
     if name not in method_names():
         raise ConfigError(f"methods: found {name!r}; accepted: {', '.join(method_names())}")
-    family = family_of(model.id, model.revision)
+    found = family_of(model.id, model.revision, fetch=True)
+    family = (found or STABLE_DIFFUSION).key  # a single file that does not say: its loader does
     known: frozenset[str] = import_module(f"realera.methods.{name}").FAMILIES
     if family not in known:
         raise ConfigError(f"methods: {name} edits {', '.join(sorted(known))}; {model.id} is of the family {family}")

@@ -6,7 +6,7 @@ import torch
 from realera.families import cross_attention
 from realera.methods.realera import perturb as neighborhood
 from realera.methods.realera.phrases import candidates, nearest_phrases
-from realera.methods.realera.rows import solve_rows, sample_rows, text_rows
+from realera.methods.realera.rows import sample_rows, solve_rows, text_rows
 from realera.methods.realera.samples import SampleTable
 from realera.settings.config import load_params
 from realera.settings.errors import ConfigError, MiningError
@@ -128,7 +128,9 @@ def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, p
 
 
 def test_component_a_switches_off(table, samples, weights, params):
-    found = solve_rows(weights, table, [samples], params.sampler.span, params.solver.model_copy(update={"enabled": False}))
+    found = solve_rows(
+        weights, table, [samples], params.sampler.span, params.solver.model_copy(update={"enabled": False})
+    )
     assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
 
 

@@ -22,7 +22,6 @@ CANNOT_CHANGE_A_RESULT = {
 """File -> why a change of it needs no stage to run again. No folder stands here."""
 
 
-
 def stages() -> dict[str, dict]:
     return yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
@@ -38,7 +37,7 @@ ALL = [each for name, stage in stages().items() for each in scripts(name, stage)
 
 
 def code_of(name: str, script: Path, root: Path) -> set[str]:
-    """Return the files that a stage may run: its script's imports and, in `erase`, the method that it asks for by name."""
+    """Return the files that a stage may run: its script's imports and, in `erase`, the method that it asks for."""
     found = import_closure(script, root)
     stage, _, method = name.partition(" ")
     if stage == "erase" and method != REALERA:
@@ -76,7 +75,7 @@ def test_a_stage_depends_on_no_code_that_none_of_its_methods_runs(stage):
 
 
 def test_the_check_fails_where_a_module_imports_one_more(tmp_path):
-    """An edit as a developer would make it: the anchor's tolerance moves to a new module outside of the listed rooms."""
+    """An edit as a developer would make it: something moves to a new module outside of the listed rooms."""
     for folder in ("realera", "stages"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     samples = tmp_path / "realera/methods/realera/samples.py"

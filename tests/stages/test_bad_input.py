@@ -23,6 +23,8 @@ from realera.settings.config import ImageCounts
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import read_parquet, write_json, write_parquet, write_safetensors
 from realera.text.prompt_table import PromptTable
+from tests.kit import other_families
+from tests.kit.signals import heeding_interrupts
 from tests.kit.stage_project import CONCEPT, INPUTS, STAGES, execute, make_project, place
 
 
@@ -195,6 +197,17 @@ def test_a_hub_id_without_the_hub(refused, stage):
     assert refused(stage).startswith("owner/never-downloaded: cannot be loaded: ")
 
 
+@pytest.mark.parametrize("stage", ["encode", "latents"])
+@pytest.mark.parametrize("name", other_families.FAMILIES)
+def test_a_model_of_another_family(refused, stage, name, repository, tmp_path, tiny_sd):
+    folder = other_families.save(name, tiny_sd, tmp_path / "model")
+    change_params("model", id=str(folder))
+    said = f"{folder}: found {name}; accepted: StableDiffusionPipeline (Stable Diffusion 1.x, 2.x)"
+    assert refused(stage) == said
+    script = start(repository, stage, CONCEPT)
+    assert (script.communicate()[1], script.returncode) == (f"error: {said}\n", 1)
+
+
 def test_no_judge(refused):
     change_params("judge", id="data/models/none")
     assert refused("score").startswith("data/models/none: no such model")
@@ -233,7 +246,8 @@ def change_params(section: str, **values) -> None:
 def start(repository: Path, *arguments: str, **options) -> subprocess.Popen:
     name, *others = arguments
     command = [sys.executable, str(repository / f"stages/{name}.py"), *others]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    with heeding_interrupts():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 @contextmanager
