@@ -109,7 +109,7 @@ a warning. Styles are asked for by "in the style of WORD".
 
 ## Training
 
-`dvc repro pretrain/dvc.yaml` makes this folder from public packages; `pretrain/README.md` says what it
+`dvc --cd pretrain repro` makes this folder from public packages; `pretrain/README.md` says what it
 costs. Text encoder: contrastive against icons, {text_steps} steps. Autoencoder: {vae_steps} steps. Denoiser:
 epsilon prediction, Stable Diffusion's betas, min-SNR weight, {unet_steps} steps of {unet_batch} images, EMA.
 
@@ -167,7 +167,7 @@ taken for.
 
 ## Training
 
-`python -m pretrain.stages.style_judge`, a stage of `dvc repro pretrain/dvc.yaml`, makes this folder: {steps} steps of
+`python -m pretrain.stages.style_judge`, a stage of `dvc --cd pretrain repro`, makes this folder: {steps} steps of
 {batch} images, each style equally often, moved, scaled, softened and with noise, in their own colors. A share of
 {none_rate:.0%} shows no style and is taught an even answer. The temperature ({temperature:.2f}) is fitted on the
 validation icons and is part of the last layer; it is one number, so the probabilities measured on them are hardly
@@ -214,7 +214,7 @@ print(model(**inputs).logits_per_image.softmax(dim=-1))
 
 ## Training
 
-`dvc repro pretrain/dvc.yaml` makes this folder. {steps} steps of {batch} images a process, on emoji and
+`dvc --cd pretrain repro` makes this folder. {steps} steps of {batch} images a process, on emoji and
 on user-interface icons of the same concepts (`glyph`: shapes without colors; weight {glyph_weight:g}), moved, warped,
 recolored, sketched, softened and put on other grounds; a share of {none_rate:.0%} of the images shows nothing
 recognizable (blurred, shuffled, blended, melted icons) and is taught the texts of "nothing". The temperature is

@@ -18,7 +18,9 @@ from realera.settings.config import load_yaml
 from tests.kit.dvc_repository import Repository
 
 SMOKE = Path("pretrain/smoke.yaml")
-DVC_FILE = "pretrain/dvc.yaml"
+FOLDER = "pretrain"
+"""A DVC project of its own."""
+
 CORE = ("house", "castle", "tree", "cloud")
 REST = ("tent",)
 TRAINED = ["judge", "style_judge", "text_encoder", "vae", "unet"]
@@ -76,9 +78,17 @@ def graph(repository, tmp_path_factory):
         pytest.skip("npm is not installed: stage fetch needs it")
     root, home = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("home")
     copy = Repository(root, repository, home, ["pretrain", "realera"])
-
     shrink(copy.root)
-    return SimpleNamespace(repository=copy, root=copy.root, first=copy.reproduce(DVC_FILE))
+    return SimpleNamespace(repository=copy, root=copy.root, first=copy.reproduce(folder=FOLDER))
+
+
+def test_the_erasures_project_does_not_see_it(repository, tmp_path):
+    copy = Repository(
+        tmp_path / "root", repository, tmp_path / "home", ["pretrain", "dvc.yaml", "params.yaml", "data/concepts"]
+    )
+    assert "pretrain" not in copy.run("dvc", "stage", "list", "--all")
+    assert "pretrain" not in copy.run("dvc", "status")
+    assert "unet" in copy.run("dvc", "stage", "list", folder=FOLDER)
 
 
 @pytest.mark.slow
@@ -140,10 +150,10 @@ class TestGraph:
         assert list(scratch.iterdir()) == []
 
     def test_a_second_run_does_nothing(self, graph):
-        assert graph.repository.reproduce(DVC_FILE).ran == []
+        assert graph.repository.reproduce(folder=FOLDER).ran == []
 
     def test_other_seeds_of_the_evaluation_train_nothing_again(self, graph):
         params = _read(graph.root / PARAMS)
         params["evaluate"]["seed"] += 1000
         _write(params, graph.root / PARAMS)
-        assert graph.repository.reproduce(DVC_FILE).ran == ["draw", "evaluate", "publish"]
+        assert graph.repository.reproduce(folder=FOLDER).ran == ["draw", "evaluate", "publish"]
