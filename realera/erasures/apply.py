@@ -39,7 +39,7 @@ def apply_erasure(pipe: StableDiffusionPipeline, erasure: Erasure | str | Path, 
     """
     found = erasure if isinstance(erasure, Erasure) else read_erasure(erasure)
     model = pipe.unet
-    if model in _own_weights:
+    if carries_erasure(pipe):
         raise ArtifactError(f"{found.source}: this pipeline carries an erasure already; remove that one first")
     _check_fits(model, found.overlay, found.source)
     _check_base(model, found)
@@ -65,6 +65,11 @@ def remove_erasure(pipe: StableDiffusionPipeline) -> None:
     if ADAPTER in getattr(pipe.unet, "peft_config", {}):
         _unload(pipe)
     _put(pipe.unet, own)
+
+
+def carries_erasure(pipe: StableDiffusionPipeline) -> bool:
+    """Say whether `apply_erasure` has put an erasure into the pipeline that is still in."""
+    return pipe.unet in _own_weights
 
 
 def weights_of(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:

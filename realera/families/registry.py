@@ -71,7 +71,7 @@ def family_of(id: str | Path, revision: str | None = None, fetch: bool = False) 
         return _of_single_file(place)
     if (index := _find(place, MODEL_INDEX, revision, fetch)) is None:
         return None
-    family = _of_class(place, _read(place, index).get("_class_name"))
+    family = family_of_class(place, _read(place, index).get("_class_name"))
     if (config := _find(place, _UNET_CONFIG, revision, fetch)) is not None:
         _check_channels(place, family, _read(place, config).get("in_channels"))
     return family
@@ -99,7 +99,16 @@ def _read(place: str, path: Path) -> dict[str, Any]:
     return found
 
 
-def _of_class(place: str, name: object) -> Family:
+def family_of_class(place: str, name: object) -> Family:
+    """Return the family of a pipeline's class.
+
+    Args:
+        place: the model's, for the error.
+        name: `_class_name` of its model_index.json.
+
+    Raises:
+        ModelError: it is of another family, or no class.
+    """
     for family in FAMILIES:
         if name in family.pipelines:
             return family

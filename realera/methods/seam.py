@@ -120,14 +120,23 @@ def check_task(name: str, model: ModelParams) -> str:
         ModelError: the model is of no family that is known here.
         ConfigError: there is no such method, or it cannot edit this family.
     """
-    if name not in method_names():
-        raise ConfigError(f"methods: found {name!r}; accepted: {', '.join(method_names())}")
     found = family_of(model.id, model.revision, fetch=True)
     family = (found or STABLE_DIFFUSION).key  # a single file that does not say: its loader does
+    check_method(name, family)
+    return family
+
+
+def check_method(name: str, family: str) -> None:
+    """Refuse a method that there is not, or that cannot edit models of a family.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if name not in method_names():
+        raise ConfigError(f"method: found {name!r}; accepted: {', '.join(method_names())}")
     known: frozenset[str] = import_module(f"realera.methods.{name}").FAMILIES
     if family not in known:
-        raise ConfigError(f"methods: {name} edits {', '.join(sorted(known))}; {model.id} is of the family {family}")
-    return family
+        raise ConfigError(f"method: {name} edits {', '.join(sorted(known))}; the model is of the family {family}")
 
 
 def own_parameters(name: str, params: Params) -> dict[str, Any]:
