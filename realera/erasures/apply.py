@@ -6,12 +6,15 @@ remove_erasure(pipe)                                    # the pipeline's own wei
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from diffusers import StableDiffusionPipeline
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from realera.erasures.artifact import ADAPTER_FOLDER, LORA_FILE, Erasure, read_erasure, weights_sha256
@@ -21,12 +24,31 @@ from realera.store.artifacts import existing_file, write_safetensors
 ADAPTER = "realera"
 """The name of the adapter in the pipeline."""
 
-_own_weights: "WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]]" = WeakKeyDictionary()
-"""Image model -> the weights that an erasure has taken the place of."""
+Active = dict[str, tuple[list[str], bool]]
+"""Layer -> the adapters that work there, and whether all are switched off."""
+
+
+@dataclass
+class _Carried:
+    """What has to be known of a model that carries an erasure, to give it its own weights again.
+
+    Attributes:
+        own: the weights that the erasure has taken the place of.
+        active: the user's adapters as they were before ours came in beside them; None: ours is not there.
+    """
+
+    own: dict[str, torch.Tensor]
+    active: Active | None = None
+
+
+_carried: "WeakKeyDictionary[nn.Module, _Carried]" = WeakKeyDictionary()
+"""Image model -> what an erasure has changed in it."""
 
 
 def apply_erasure(pipe: StableDiffusionPipeline, erasure: Erasure | str | Path, merge: bool = True) -> None:
     """Make a pipeline of the base model draw as the erased one.
+
+    Adapters that the user has loaded work as before, beside it.
 
     Args:
         pipe: the base model; changed in place. Its own weights are kept for `remove_erasure`.
@@ -43,7 +65,7 @@ def apply_erasure(pipe: StableDiffusionPipeline, erasure: Erasure | str | Path, 
         raise ArtifactError(f"{found.source}: this pipeline carries an erasure already; remove that one first")
     _check_fits(model, found.overlay, found.source)
     _check_base(model, found)
-    _own_weights[model] = {name: weight.clone() for name, weight in weights_of(model, found.overlay).items()}
+    _carried[model] = _Carried(_copies(model, found.overlay))
     try:
         _put(model, found.overlay)
         if found.adapter:
@@ -59,17 +81,16 @@ def remove_erasure(pipe: StableDiffusionPipeline) -> None:
     Raises:
         ArtifactError: it carries no erasure.
     """
-    own = _own_weights.pop(pipe.unet, None)
-    if own is None:
+    carried = _carried.pop(pipe.unet, None)
+    if carried is None:
         raise ArtifactError("this pipeline carries no erasure that could be removed")
-    if ADAPTER in getattr(pipe.unet, "peft_config", {}):
-        _unload(pipe)
-    _put(pipe.unet, own)
+    _unload(pipe.unet, carried)
+    _put(pipe.unet, carried.own)
 
 
 def carries_erasure(pipe: StableDiffusionPipeline) -> bool:
     """Say whether `apply_erasure` has put an erasure into the pipeline that is still in."""
-    return pipe.unet in _own_weights
+    return pipe.unet in _carried
 
 
 def weights_of(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -88,10 +109,10 @@ def changed_weights(pipe: StableDiffusionPipeline) -> tuple[dict[str, torch.Tens
     Raises:
         ArtifactError: it carries no erasure.
     """
-    own = _own_weights.get(pipe.unet)
-    if own is None:
+    carried = _carried.get(pipe.unet)
+    if carried is None:
         raise ArtifactError("this pipeline carries no erasure")
-    return dict(own), weights_of(pipe.unet, own)
+    return dict(carried.own), weights_of(pipe.unet, carried.own)
 
 
 def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:
@@ -105,7 +126,7 @@ def load_lora(pipe: StableDiffusionPipeline, folder: Path) -> None:
         pipe.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=ADAPTER)
     except Exception as error:  # the libraries raise anything from KeyError to RuntimeError
         raise ArtifactError(f"{path}: cannot be loaded: {first_line(error)}") from error
-    if ADAPTER not in pipe.get_active_adapters():
+    if not any(ADAPTER in layer.lora_A for layer in _lora_layers(pipe.unet).values()):
         raise ArtifactError(f"{path}: holds no weight for the UNet's layers")
     if empty := [name for name, weight in pipe.unet.named_parameters() if weight.is_meta]:
         raise ArtifactError(f"{path}: holds no weight for {empty[0]}")
@@ -115,13 +136,14 @@ def lora_changes(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return {"<path>.to_k.weight": scale * B A, ...} in float32 for each layer with the adapter."""
     return {
         f"{path}.weight": layer.get_delta_weight(ADAPTER).float()
-        for path, layer in model.named_modules()
-        if isinstance(layer, LoraLinear) and ADAPTER in layer.active_adapters
+        for path, layer in _lora_layers(model).items()
+        if isinstance(layer, LoraLinear) and ADAPTER in layer.lora_A
     }
 
 
 def _put_adapter(pipe: StableDiffusionPipeline, erasure: Erasure, merge: bool) -> None:
-    source = f"{erasure.source}/{ADAPTER_FOLDER}/{LORA_FILE}"
+    source, carried = f"{erasure.source}/{ADAPTER_FOLDER}/{LORA_FILE}", _carried[pipe.unet]
+    carried.active = _active(pipe.unet)
     with tempfile.TemporaryDirectory() as folder:  # diffusers reads a LoRA's scale from a file only
         write_safetensors(erasure.adapter, Path(folder) / LORA_FILE, erasure.adapter_metadata or None)
         try:
@@ -129,19 +151,53 @@ def _put_adapter(pipe: StableDiffusionPipeline, erasure: Erasure, merge: bool) -
         except ArtifactError as error:
             raise ArtifactError(str(error).replace(str(Path(folder) / LORA_FILE), source)) from error
     if not merge:
+        _work_together(pipe.unet, carried.active)
         return
     changes = lora_changes(pipe.unet)
-    _unload(pipe)
-    own = _own_weights[pipe.unet]
-    own |= {name: weight.clone() for name, weight in weights_of(pipe.unet, changes.keys() - own.keys()).items()}
-    _put(pipe.unet, {name: _base(name, erasure, own) + change.cpu() for name, change in changes.items()})
+    _unload(pipe.unet, carried)
+    carried.own |= _copies(pipe.unet, changes.keys() - carried.own.keys())
+    _put(pipe.unet, {name: _base(name, erasure, carried.own) + change.cpu() for name, change in changes.items()})
 
 
-def _unload(pipe: StableDiffusionPipeline) -> None:
-    """Take our adapter out, and the wrapping too where no other one needs it."""
-    pipe.delete_adapters(ADAPTER)
-    if not getattr(pipe.unet, "peft_config", None):
-        pipe.unload_lora_weights()
+def _copies(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in weights_of(model, names).items()}
+
+
+def _lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
+    return {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+
+
+def _active(model: nn.Module) -> Active:
+    return {path: (list(layer.active_adapters), layer.disable_adapters) for path, layer in _lora_layers(model).items()}
+
+
+def _work_together(model: nn.Module, before: Active) -> None:
+    """Let ours work beside those that worked before: the loader leaves only the newest one on."""
+    for path, layer in _lora_layers(model).items():
+        others, is_off = before.get(path, ([], False))
+        layer.set_adapter([*([] if is_off else others), ADAPTER])
+        layer.enable_adapters(True)
+
+
+def _unload(model: Any, carried: _Carried) -> None:
+    """Take our adapter out, if it is there, and the wrapping of layers that no other one needs."""
+    before, carried.active = carried.active, None
+    if before is None:
+        return
+    now = _active(model)
+    model.delete_adapters(ADAPTER)
+    if not getattr(model, "peft_config", None):
+        model.unload_lora()
+        return
+    for path, layer in _lora_layers(model).items():
+        if not layer.lora_A and not layer.lora_embedding_A:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, layer.get_base_layer())
+            continue
+        others = [name for name in now[path][0] if name != ADAPTER]
+        names, is_off = (others, now[path][1]) if others else before.get(path, ([], False))
+        layer.set_adapter(names)
+        layer.enable_adapters(not is_off)
 
 
 def _base(name: str, erasure: Erasure, own: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from realera.settings.errors import ArtifactError
+from realera.settings.errors import ArtifactError, first_line
 from realera.settings.yaml_file import explain
 from realera.store.artifacts import (
     atomic_path,
@@ -42,6 +43,7 @@ ADAPTER_FOLDER = "adapter"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers gives a LoRA in its folder."""
 
+_KNOWN_TO_NUMPY = ("F16", "F32", "F64")
 _PARTS = (OVERLAY, f"{ADAPTER_FOLDER}/{LORA_FILE}")
 
 
@@ -158,18 +160,23 @@ def gather(about: Description, overlay: Path | None, adapter: Path | None, folde
         about: what it is.
         overlay: a file of weights, or None.
         adapter: a LoRA's folder, or None.
-        folder: is replaced.
+        folder: an earlier erasure there is replaced.
 
     Raises:
-        ArtifactError: a file is missing, or the folder cannot be written.
+        ArtifactError: a file is missing or corrupt or holds numbers that are not finite, or the folder holds something
+            else than an erasure or cannot be written.
     """
+    check_is_free(folder)
+    for path in (overlay, adapter and adapter / LORA_FILE):
+        if path is not None:
+            _check_weights(existing_file(path))
     with atomic_path(folder) as target:
         target.mkdir()
         if overlay is not None:
-            shutil.copyfile(existing_file(overlay), target / OVERLAY)
+            shutil.copyfile(overlay, target / OVERLAY)
         if adapter is not None:
             (target / ADAPTER_FOLDER).mkdir()
-            shutil.copyfile(existing_file(adapter / LORA_FILE), target / ADAPTER_FOLDER / LORA_FILE)
+            shutil.copyfile(adapter / LORA_FILE, target / ADAPTER_FOLDER / LORA_FILE)
         write_index(about, target)
 
 
@@ -226,6 +233,23 @@ def weights_sha256(weights: Mapping[str, "torch.Tensor"]) -> str:
 def _write(tensors: Mapping[str, "torch.Tensor"], path: Path, metadata: Mapping[str, str]) -> None:
     path.parent.mkdir(exist_ok=True)
     write_safetensors(tensors, path, metadata or None)
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse a file that is cut off or holds numbers that are not finite, without torch, which has no part in copying.
+
+    Raises:
+        ArtifactError: see above.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118  no mapping
+                if file.get_slice(name).get_dtype() in _KNOWN_TO_NUMPY and not np.isfinite(file.get_tensor(name)).all():
+                    raise ArtifactError(f"{path}: {name}: found values that are not finite")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: not a readable safetensors file: {first_line(error)}") from error
 
 
 def _metadata(path: Path) -> dict[str, str]:

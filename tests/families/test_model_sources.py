@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from realera.families.schedulers import use_scheduler
 from realera.families.stable_diffusion import open_pipeline
 from realera.methods.realera.perturb import sample
+from realera.methods.realera.solving import solve
 from realera.settings.config import load_params
 from realera.settings.errors import ModelError
-from realera.store.paths import artifact
+from realera.settings.presets import load_preset
+from realera.store.artifacts import read_safetensors
+from realera.store.paths import place
+from realera.text.encoding import encode_preset
 from realera.text.vocabulary import VOCABULARY_FILE
-from stages.encode import encode
-from stages.solve import solve
 from tools.fullsize import SCHEDULER, new_part
 from tools.single_file import as_convolution, unet_name, vae_name
 
@@ -175,7 +178,11 @@ def erase(model: dict[str, str]) -> dict[str, torch.Tensor]:
             "sampler": params.sampler.model_copy(update={"M": 1, "N": 1}),
         }
     )
-    table = encode("airplane", params)
-    table.write(artifact("airplane", "prompts.parquet"))
-    sample(table, params.sampler)[0].write(artifact("airplane", "samples.parquet"))
-    return solve("airplane", params).weights
+    opened, files = params.model.model_dump(), place("airplane")
+    pipe = open_pipeline(**opened | {"dtype": "float32"}, without=("unet", "vae"))
+    table = encode_preset(load_preset("airplane"), params.encode, pipe, params.model.id)
+    table.write(files.prompts)
+    own = files.of("realera")
+    sample(table, params.sampler)[0].write(own.samples)
+    solve(files, params, "airplane", partial(open_pipeline, **opened))
+    return read_safetensors(own.kv_patch)

@@ -20,7 +20,7 @@ from realera.settings.config import ScoreParams
 from realera.settings.errors import ArtifactError
 from realera.settings.presets import Preset
 
-PARAMS = ScoreParams(confidence=0.95, num_resamples=400, seed=0, nudenet_threshold=0.6)
+PARAMS = ScoreParams(reading="auto", confidence=0.95, num_resamples=400, seed=0, nudenet_threshold=0.6)
 READINGS = ("probability", "top1")
 LABELS = {
     "classes": ["airplane", "cat", "ship"],

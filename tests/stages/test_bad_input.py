@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,13 +20,16 @@ import yaml
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
+from realera.erasures.artifact import read_erasure
 from realera.settings.config import ImageCounts
 from realera.settings.errors import ArtifactError
-from realera.store.artifacts import read_parquet, write_json, write_parquet, write_safetensors
+from realera.store.artifacts import read_json, read_parquet, write_json, write_parquet, write_safetensors
 from realera.text.prompt_table import PromptTable
 from tests.kit import other_families
 from tests.kit.signals import heeding_interrupts
-from tests.kit.stage_project import CONCEPT, INPUTS, STAGES, execute, make_project, place
+from tests.kit.stage_project import CONCEPT, FOR_ALL, INPUTS, STAGES, execute, make_project, place
+
+PROJECT_MODEL = "data/models/tiny-sd"
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,15 @@ def other_kind(path: Path) -> None:
 
 
 DAMAGES = [Path.unlink, cut, empty, scramble, folder, other_kind]
-DAMAGED = [(*each, damage) for each in INPUTS for damage in DAMAGES if each[1] != "loss.csv" or damage is not cut]
+
+
+def is_seen(stage: str, name: str, damage) -> bool:
+    """A table of numbers has no end that could lack; whose shapes weights have is seen where they meet a model."""
+    is_copied = stage == "erase" and name.endswith(".safetensors")
+    return not (name.endswith("loss.csv") and damage is cut) and not (is_copied and damage is other_kind)
+
+
+DAMAGED = [(*each, damage) for each in INPUTS for damage in DAMAGES if is_seen(*each, damage)]
 
 
 @pytest.mark.parametrize(("stage", "name", "damage"), DAMAGED)
@@ -119,7 +131,7 @@ def test_a_damaged_input_is_named(refused, stage, name, damage):
     assert place(name).parent.name in said
 
 
-@pytest.mark.parametrize("stage", ["mine", "solve", "train"])
+@pytest.mark.parametrize("stage", ["mine", "solve", "train", "erase by uce"])
 def test_prompts_that_contradict_themselves(refused, stage):
     path = place("prompts.parquet")
     table = read_parquet(path)
@@ -132,8 +144,9 @@ def test_prompts_that_contradict_themselves(refused, stage):
     assert "prompts.parquet: no prompt of a target" in refused(stage)
 
 
-@pytest.mark.parametrize("stage", ["solve", "train"])
+@pytest.mark.parametrize("stage", ["solve", "train", "erase by uce"])
 def test_prompts_of_a_model_of_another_width(refused, stage):
+    change_params("uce", prompts="templates")  # otherwise it encodes names itself
     table = PromptTable.read(place("prompts.parquet"))
     PromptTable(table.prompts, table.tokens, table.embeddings[..., :8]).write(place("prompts.parquet"))
     said = f"reads embeddings of width {table.width}, prompts.parquet has 8; they are of different models"
@@ -143,23 +156,63 @@ def test_prompts_of_a_model_of_another_width(refused, stage):
 @pytest.mark.parametrize("stage", ["solve", "train"])
 def test_samples_of_other_prompts(refused, stage):
     change_params("sampler", source="text")  # otherwise training mines its own
-    path = place("samples.parquet")
+    path = place("realera/samples.parquet")
     table = read_parquet(path)
     prompts = table.schema.get_field_index("prompt_id")
     write_parquet(table.set_column(prompts, "prompt_id", pa.array([3] * table.num_rows, pa.int32())), path)
     assert "samples.parquet: not made from this prompts.parquet" in refused(stage)
 
 
-@pytest.mark.parametrize("stage", ["train", "generate"])
-def test_weights_of_another_model(refused, stage):
-    path = place("kv_patch.safetensors")
-    weights = load_file(path)
+def of_other_models(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """Return weights under other names, and one of another shape."""
     first = min(weights)
-    for changed in ({f"x{name}": weight for name, weight in weights.items()}, weights | {first: weights[first][:, :8]}):
+    return [{f"x{name}": weight for name, weight in weights.items()}, weights | {first: weights[first][:, :8]}]
+
+
+def test_weights_of_another_model(refused):
+    path = place("realera/parts/kv_patch.safetensors")
+    weights = load_file(path)
+    for changed in of_other_models(weights):
         write_safetensors(changed, path)
-        said = refused(stage)
+        said = refused("train")
         assert said.startswith(f"{path}: ")
-        assert first in said
+        assert min(weights) in said
+
+
+def test_an_erasure_of_another_model(refused):
+    """Other names, other shapes, other weights under the same names; and parts that are not of one erasure."""
+    path = place("realera/erasure")
+    erasure = read_erasure(path)
+    for changed in of_other_models(dict(erasure.overlay)):
+        replace(erasure, overlay=changed).save(path)
+        said = refused("generate")
+        assert said.startswith(f"{path}: ")
+        assert min(erasure.overlay) in said
+    base = erasure.about.base.model_copy(update={"sha256": "0" * 64})
+    replace(erasure, about=erasure.about.model_copy(update={"base": base})).save(path)
+    said = refused("generate")
+    assert said.startswith(f"{path}: made for {PROJECT_MODEL}, whose weights differ from this pipeline's")
+    erasure.save(path)
+    write_safetensors({name: weight + 1 for name, weight in erasure.overlay.items()}, path / "overlay.safetensors")
+    assert refused("generate").startswith(f"{path}/overlay.safetensors: found other bytes than erasure.json names")
+    erasure.save(path)
+    write_json(read_json(path / "erasure.json") | {"format": 2}, path / "erasure.json")
+    assert refused("generate") == f"{path}/erasure.json: format: found 2; accepted: 1"
+
+
+def test_an_erasure_that_lacks_part_of_its_lora(refused):
+    path = place("realera/erasure")
+    erasure = read_erasure(path)
+    first = min(erasure.adapter)
+    replace(erasure, adapter={name: each for name, each in erasure.adapter.items() if name != first}).save(path)
+    assert refused("generate").startswith(f"{path}/adapter/pytorch_lora_weights.safetensors: ")
+
+
+@pytest.mark.parametrize("content", [{}, {"sha256": 3}, {"sha": "0" * 64}])
+def test_parts_that_do_not_say_of_which_weights_they_are(refused, content):
+    write_json(content, place("realera/parts/base.json"))
+    said = "found no SHA-256 of the model's weights; solve makes it anew"
+    assert refused("erase") == f"{place('realera/parts/base.json')}: {said}"
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -171,18 +224,20 @@ def test_latents_of_another_number_of_images(refused, rows):
 
 
 def test_no_adapter_at_all(refused):
-    shutil.rmtree(place("lora"))
-    assert refused("generate") == f"{place('lora')}: No such file or directory"
+    """An erasure may have none; RealEra's always has one, of no steps where lora.steps is 0."""
+    file = place("realera/parts/lora/pytorch_lora_weights.safetensors")
+    shutil.rmtree(file.parent)
+    assert refused("erase") == f"{file}: a file is needed here, found nothing"
 
 
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("plan", "base", "report")])
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in FOR_ALL])
 @pytest.mark.parametrize("concept", ["airplan", "../airplane"])
 def test_an_unknown_concept(refused, stage, concept):
     said = refused(stage, concept)
     assert said.startswith(f"concepts: found {concept!r}; accepted: ") or said.startswith(f"artifacts/{concept}/")
 
 
-MODEL_STAGES = ["encode", "solve", "latents", "train", "originals", "generate"]
+MODEL_STAGES = ["encode", "solve", "latents", "train", "erase by uce", "originals", "generate"]
 
 
 @pytest.mark.parametrize("stage", MODEL_STAGES)
@@ -208,12 +263,13 @@ def test_a_model_of_another_family(refused, stage, name, repository, tmp_path, t
     assert (script.communicate()[1], script.returncode) == (f"error: {said}\n", 1)
 
 
-def test_no_judge(refused):
+@pytest.mark.parametrize("stage", ["judge", "score"])
+def test_no_judge(refused, stage):
     change_params("judge", id="data/models/none")
-    assert refused("score").startswith("data/models/none: no such model")
+    assert refused(stage).startswith("data/models/none: no such model")
 
 
-@pytest.mark.parametrize("stage", ["solve", "train", "originals"])
+@pytest.mark.parametrize("stage", ["solve", "train", "erase by uce", "originals"])
 def test_a_corrupt_unet(refused, stage, tmp_path, tiny_sd):
     shutil.copytree(tiny_sd, tmp_path / "model")
     cut(tmp_path / "model/unet/diffusion_pytorch_model.safetensors")
@@ -221,7 +277,7 @@ def test_a_corrupt_unet(refused, stage, tmp_path, tiny_sd):
     assert refused(stage).startswith(f"{tmp_path}/model: cannot be loaded: ")
 
 
-@pytest.mark.parametrize("stage", ["solve", "train"])
+@pytest.mark.parametrize("stage", ["solve", "train", "erase by uce"])
 def test_a_unet_without_cross_attention(refused, stage, tmp_path, tiny_sd):
     shutil.copytree(tiny_sd, tmp_path / "model", ignore=shutil.ignore_patterns("unet"))
     blocks = {"block_out_channels": (8,), "norm_num_groups": 4, "mid_block_type": None}
@@ -233,8 +289,9 @@ def test_a_unet_without_cross_attention(refused, stage, tmp_path, tiny_sd):
 
 def test_what_a_drawing_process_refuses_is_said_once(refused):
     change_params("generate", num_processes=2, batch_size=1)
-    cut(place("lora/pytorch_lora_weights.safetensors"))
-    assert refused("generate").startswith("artifacts/airplane/lora/pytorch_lora_weights.safetensors: cannot be loaded")
+    cut(place("realera/erasure/adapter/pytorch_lora_weights.safetensors"))
+    said = "artifacts/airplane/realera/erasure/adapter/pytorch_lora_weights.safetensors: found other bytes than"
+    assert refused("generate").startswith(said)
 
 
 def change_params(section: str, **values) -> None:
@@ -272,6 +329,8 @@ def no_large_files():
         ("encode", "prompts.parquet"),
         ("mine", "samples.parquet"),
         ("solve", "kv_patch.safetensors"),
+        ("erase", "erasure"),
+        ("erase by uce", "erasure"),
         ("train", "checkpoint.safetensors"),
         ("originals", "originals.parquet"),
     ],
@@ -308,11 +367,11 @@ def test_an_interrupted_drawing_leaves_nothing_half_written_and_goes_on(
     project, repository, capsys, number, num_processes
 ):
     """Only the stage gets the signal, as from a scheduler; at a terminal its processes get it as well."""
-    place("images.parquet").unlink()
+    place("realera/images.parquet").unlink()
     images = dict.fromkeys(ImageCounts.model_fields, 40)
     change_params("generate", num_processes=num_processes, batch_size=1, images=images)
     before = content(project)
-    stage = start(repository, "generate", "erased", CONCEPT, start_new_session=True)
+    stage = start(repository, "generate", "erased", CONCEPT, "realera", start_new_session=True)
     scratch = Path(os.environ["REALERA_SCRATCH"])
     try:
         until(lambda: list(scratch.glob("*/part-*")) or stage.poll() is not None)
@@ -331,7 +390,7 @@ def test_an_interrupted_drawing_leaves_nothing_half_written_and_goes_on(
     change_params("generate", num_processes=1)
     execute("generate")
     assert f"/{160 - kept} [" in capsys.readouterr().err
-    assert read_parquet(place("images.parquet")).num_rows == 160
+    assert read_parquet(place("realera/images.parquet")).num_rows == 160
     assert not list(scratch.iterdir())
 
 
