@@ -33,7 +33,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"RealEra needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}: make setup PYTHON=python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable '.[dev,nudenet,pretrain,s3]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable '.[dev,dvc,nudenet,pretrain,s3]'
 	@touch $@
 
 lint: $(STAMP)

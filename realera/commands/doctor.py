@@ -196,9 +196,12 @@ def _scratch() -> Finding:
 
 
 def _dvc() -> Iterator[Finding]:
-    """The stages need the `dvc` program, in a folder that git and DVC know."""
+    """The stages need the `dvc` program, in a folder that git and DVC know; outside of a project nobody needs it."""
+    places = {name: project.find(name) for name in ("dvc.yaml", ".dvc")}
+    if not any(places.values()):
+        yield Finding("project", "none here: `realera erase` works, the pipeline needs a clone")
+        return
     program = shutil.which("dvc") or shutil.which("dvc", path=str(Path(sys.executable).parent))
     yield Finding("dvc program", program or "not on the PATH: activate .venv", is_bad=program is None)
-    for name in ("dvc.yaml", ".dvc"):
-        found = project.find(name)
+    for name, found in places.items():
         yield Finding(name, "found" if found else "missing: run in the project's folder", is_bad=found is None)
