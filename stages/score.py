@@ -25,8 +25,7 @@ def main(
         params, preset, own = load_params(), load_preset(concept), method_place(concept, method)
         originals = read_originals(concept, preset)
         erased = judge_images(preset, params, [read_erased(concept, preset, method)], originals, progress=True)
-        originals_rows = read_parquet(place(concept).judged, SCORES).cast(SCORES)  # Parquet has named the lists' items
-        scores = pa.concat_tables([originals_rows, erased]).combine_chunks()
+        scores = pa.concat_tables([read_parquet(place(concept).judged, SCORES), erased]).combine_chunks()
         summary = summarize(scores, params.score, preset)
         write_parquet(scores, own.scores)
         write_json(summary, own.summary)
