@@ -100,7 +100,8 @@ def read_parquet(path: str | Path, columns: Sequence[str] | pa.Schema | None = N
     if isinstance(columns, pa.Schema):
         _check_types(path, table, columns)
         # Parquet calls a list's items "element"; under the schema's own name the table's bytes are the same again.
-        return table.select(columns.names).cast(columns.with_metadata(table.schema.metadata))
+        schema = columns.with_metadata(found) if (found := table.schema.metadata) else columns.remove_metadata()
+        return table.select(columns.names).cast(schema)
     return table
 
 
