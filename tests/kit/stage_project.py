@@ -119,9 +119,9 @@ def execute(stage: str, concept: str = CONCEPT, **method: str) -> None:
     main() if stage in FOR_ALL else main(concept, **method)
 
 
-def make_project(folder: Path, repository: Path) -> None:
-    """Fill a folder with a small project that has every artifact."""
-    params = yaml.safe_load((repository / "params.yaml").read_text()) | {"concepts": [CONCEPT]}
+def write_project(folder: Path, repository: Path, **others: object) -> None:
+    """Fill a folder with the parameters, preset and lists of a small project; `others` are further parameters."""
+    params = yaml.safe_load((repository / "params.yaml").read_text()) | {"concepts": [CONCEPT]} | others
     for section, values in SMALL.items():
         params[section] |= values
     contents = {"params.yaml": params, "data/prompts/words.yaml": WORDS, f"data/concepts/{CONCEPT}.yaml": PRESET}
@@ -129,6 +129,11 @@ def make_project(folder: Path, repository: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(yaml.safe_dump(content))
     shutil.copy(repository / "data/prompts/templates.yaml", folder / "data/prompts")
+
+
+def make_project(folder: Path, repository: Path) -> None:
+    """Fill a folder with a small project that has every artifact."""
+    write_project(folder, repository)
     with chdir(folder):
         for stage in STAGES:
             execute(stage)

@@ -330,7 +330,7 @@ def no_large_files():
         ("mine", "samples.parquet"),
         ("solve", "kv_patch.safetensors"),
         ("erase", "erasure"),
-        ("erase by uce", "erasure"),
+        ("erase by uce", "overlay.safetensors"),
         ("train", "checkpoint.safetensors"),
         ("originals", "originals.parquet"),
     ],
