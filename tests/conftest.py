@@ -77,8 +77,11 @@ def run(workspace, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def artifacts(workspace):
-    return workspace / "artifacts" / "airplane"
+def own(workspace):
+    """Where the files of RealEra's erasure lie in that project."""
+    from realera.store.paths import Place
+
+    return Place(workspace / "artifacts" / "airplane").of("realera")
 
 
 def pytest_sessionfinish(session, exitstatus):

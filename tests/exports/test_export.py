@@ -13,10 +13,10 @@ FORMATS = ["pipeline", "kv", "lora", "single-file"]
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_sd, artifacts):
+def expected(tiny_sd, own):
     """The images of the erased model, drawn as the stage `generate` draws them."""
     pipe = open_pipeline(tiny_sd, device="cpu")
-    apply_erasure(pipe, artifacts / "kv_patch.safetensors", artifacts / "lora")
+    apply_erasure(pipe, own.erasure)
     return draw(pipe)
 
 
@@ -37,7 +37,7 @@ def follow_card(folder, base):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("keep_lora", [False, True])
 def test_images_of_the_reloaded_export_are_those_of_generate(
-    format, keep_lora, run, tmp_path, tiny_sd, artifacts, expected
+    format, keep_lora, run, tmp_path, tiny_sd, own, expected
 ):
     out = tmp_path / "out"
     result = run("export", "airplane", "--format", format, "--out", out, *["--keep-lora"] * keep_lora)
@@ -45,7 +45,7 @@ def test_images_of_the_reloaded_export_are_those_of_generate(
     assert result.stdout == f"{out}\n"
     pipe = follow_card(out, tiny_sd)
     if format == "kv" and keep_lora:
-        pipe.load_lora_weights(artifacts / "lora")
+        pipe.load_lora_weights(own.erasure / "adapter")
     difference = abs(draw(pipe) - expected)
     is_exact = format in ("pipeline", "kv") and not keep_lora
     assert difference.max() <= (0 if is_exact else 2)  # of 255: an adapter rounds differently
@@ -82,10 +82,10 @@ def test_card_says_what_how_and_how_well(run, tmp_path):
     assert str(tmp_path) not in "".join(file.read_text() for file in (tmp_path / "out").rglob("*.json"))
 
 
-def test_without_scores_the_card_says_so(run, tmp_path, artifacts):
-    (artifacts / "scores.json").rename(artifacts / "kept")
+def test_without_scores_the_card_says_so(run, tmp_path, own):
+    own.summary.rename(own.root / "kept")
     try:
         assert run("export", "airplane", "--format", "lora", "--out", tmp_path / "out").exit_code == 0
     finally:
-        (artifacts / "kept").rename(artifacts / "scores.json")
-    assert "Not scored; `dvc repro score@airplane`" in (tmp_path / "out" / "README.md").read_text()
+        (own.root / "kept").rename(own.summary)
+    assert "Not scored; `dvc repro score@realera-airplane`" in (tmp_path / "out" / "README.md").read_text()

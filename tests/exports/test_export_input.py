@@ -36,7 +36,7 @@ def test_force_replaces_an_earlier_export_only(run, tmp_path):
         (["../airplane"], "error: concepts: found '../airplane'"),
         (
             ["bird"],
-            "error: artifacts/bird/kv_patch.safetensors: not there yet; made by: dvc repro score@bird, "
+            "error: artifacts/bird/realera/erasure: not there yet; made by: dvc repro score@realera-bird, "
             "with bird among the concepts of params.yaml\n",
         ),
         (["airplane", "--params", "none.yaml"], "error: none.yaml: cannot be read"),
@@ -108,14 +108,18 @@ def test_a_card_never_names_other_parameters_than_those_used(run, tmp_path, work
     assert (tmp_path / "out").exists() == (expected is None)
 
 
-@pytest.mark.parametrize("name", ["kv_patch.safetensors", "lora/pytorch_lora_weights.safetensors"])
-def test_corrupt_artifact_is_one_line(run, tmp_path, artifacts, name):
-    content = (artifacts / name).read_bytes()
-    (artifacts / name).write_bytes(content[: len(content) // 2])
+@pytest.mark.parametrize(
+    "name", ["erasure.json", "overlay.safetensors", "adapter/pytorch_lora_weights.safetensors"]
+)
+@pytest.mark.parametrize("format", FORMATS)
+def test_corrupt_artifact_is_one_line(run, tmp_path, own, name, format):
+    path = own.erasure / name
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     try:
-        result = run("export", "airplane", "--out", tmp_path / "out")
+        result = run("export", "airplane", "--format", format, "--out", tmp_path / "out")
     finally:
-        (artifacts / name).write_bytes(content)
+        path.write_bytes(content)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert name in result.stderr
@@ -161,5 +165,5 @@ def test_compare_puts_the_erased_image_below_the_base_one(run, tmp_path):
 def test_no_erasure_no_picture(run, tmp_path, command):
     result = run(command, "a cat", "--concept", "bird", "--out", tmp_path / "out.png")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: artifacts/bird/kv_patch.safetensors: not there yet")
+    assert result.stderr.startswith("error: artifacts/bird/realera/erasure: not there yet")
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
 """A project folder with the artifacts of an erasure, for the tests of what leaves the graph."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,11 +10,19 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
 
 from realera.drawing import batch as sampling
+from realera.erasures.artifact import LORA_FILE, Erasure, weights_sha256
 from realera.families import cross_attention
 from realera.families.stable_diffusion import open_pipeline
-from realera.store.artifacts import write_safetensors
+from realera.methods.realera.finish import SECTIONS
+from realera.methods.seam import description
+from realera.settings.config import load_params
+from realera.settings.presets import load_preset
+from realera.store.paths import Place
+
+METHOD = "realera"
 
 PROMPTS = ["a photo of the airplane", "a photo of the cat"]
 STEPS, GUIDANCE = 4, 5.0
@@ -33,13 +43,23 @@ def make_workspace(folder, repository):
     params["generate"] |= {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "data").symlink_to(repository / "data")
-    artifacts = folder / "artifacts" / "airplane"
-    artifacts.mkdir(parents=True)
-    pipe = open_pipeline(repository / params["model"]["id"], device="cpu")
-    metadata = {"base_model": params["model"]["id"], "concept": "airplane"}
-    write_safetensors(perturbed(pipe), artifacts / "kv_patch.safetensors", metadata)
-    save_random_lora(pipe, artifacts / "lora")
-    (artifacts / "scores.json").write_text(json.dumps(SCORES))
+    own = Place(folder / "artifacts" / "airplane").of(METHOD)
+    params = load_params(folder / "params.yaml")
+    pipe = open_pipeline(repository / params.model.id, device="cpu")
+    write_erasure(pipe, own.erasure, params)
+    own.summary.write_text(json.dumps(SCORES))
+
+
+def write_erasure(pipe, folder, params):
+    """Write an erasure of a pipeline, which carries the LoRA afterwards."""
+    sha256 = weights_sha256(cross_attention.weights(pipe.unet))
+    about = description(load_preset("airplane"), params, METHOD, "stable_diffusion", SECTIONS, sha256)
+    overlay = perturbed(pipe)
+    with tempfile.TemporaryDirectory() as scratch:
+        save_random_lora(pipe, scratch)
+        with safe_open(Path(scratch) / LORA_FILE, framework="pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    Erasure(about, overlay, tensors, metadata).save(folder)
 
 
 def perturbed(pipe):

@@ -16,6 +16,7 @@ _WORDS = {"few": ["airplane", "cat", "dog"], "unseen": ["alien", "cactus"]}
 _SYNONYMS = {"airplane": ["plane", HOSTILE_WORD], "cat": ["kitty"]}
 _ANCHORS = {"airplane": "rainbow", "cat": "moon"}
 _STAGES = ("encode", "mine", "solve", "latents", "train")
+_METHOD = "realera"
 
 
 @cache
@@ -42,17 +43,20 @@ def inside(folder: Path):
 
 
 def _run_stages() -> None:
-    from stages import generate, plan, score
+    from stages import erase, generate, judge, plan, score, task
 
     plan.main()
-    generate.main(generate.What.base, "")
+    generate.main(generate.What.base, "", "")
     for concept in CONCEPTS:
         for name in _STAGES:
             __import__(f"stages.{name}")
             sys.modules[f"stages.{name}"].main(concept)
-        generate.main(generate.What.originals, concept)
-        generate.main(generate.What.erased, concept)
-        score.main(concept)
+        task.main(_METHOD, concept)
+        erase.main(_METHOD, concept)
+        generate.main(generate.What.originals, concept, "")
+        judge.main(concept)
+        generate.main(generate.What.erased, concept, _METHOD)
+        score.main(concept, _METHOD)
 
 
 def _params(repository: Path) -> dict:

@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Callable
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from realera.settings.config import ImageCounts
-from stages import encode, generate, latents, mine, plan, report, score, solve, train
+from realera.store.paths import REALERA
+from stages import encode, erase, generate, judge, latents, mine, plan, report, score, solve, task, train
 
 CONCEPT = "airplane"
 WORDS = {"few": ["airplane", "cat"], "unseen": ["cactus"]}
@@ -39,62 +41,82 @@ SMALL = {
 }
 
 
-def base() -> None:
-    generate.main(generate.What.base, "")
+def draw_base() -> None:
+    generate.main(generate.What.base, "", "")
 
 
-def originals(concept: str = CONCEPT) -> None:
-    generate.main(generate.What.originals, concept)
+def draw_originals(concept: str) -> None:
+    generate.main(generate.What.originals, concept, "")
 
 
-def erased(concept: str = CONCEPT) -> None:
-    generate.main(generate.What.erased, concept)
+def draw_erased(concept: str, method: str = REALERA) -> None:
+    generate.main(generate.What.erased, concept, method)
 
+
+def ask(concept: str, method: str = REALERA) -> None:
+    task.main(method, concept)
+
+
+def make_erasure(concept: str, method: str = REALERA) -> None:
+    erase.main(method, concept)
+
+
+def sum_up(concept: str, method: str = REALERA) -> None:
+    score.main(concept, method)
+
+
+_PARTS = ("realera/parts/kv_patch.safetensors", "realera/parts/base.json")
+_LORA = "lora/pytorch_lora_weights.safetensors"
+_ERASURE = ("erasure.json", "overlay.safetensors", "adapter/pytorch_lora_weights.safetensors")
 
 STAGES: dict[
     str, tuple[Callable[..., None], list[str], list[str]]
 ] = {  # name -> (what runs it, what it reads, what it writes)
     "plan": (plan.main, [], ["shared/subjects.json"]),
-    "base": (base, ["shared/subjects.json"], ["shared/base.parquet"]),
+    "base": (draw_base, ["shared/subjects.json"], ["shared/base.parquet"]),
+    "task": (ask, [], ["realera/parts/task.json"]),
     "encode": (encode.main, [], ["prompts.parquet"]),
-    "mine": (mine.main, ["prompts.parquet"], ["samples.parquet", "mining.json"]),
-    "solve": (solve.main, ["prompts.parquet", "samples.parquet"], ["kv_patch.safetensors", "solve.json"]),
+    "mine": (mine.main, ["prompts.parquet"], ["realera/samples.parquet", "realera/mining.json"]),
+    "solve": (solve.main, ["prompts.parquet", "realera/samples.parquet"], [*_PARTS, "realera/solve.json"]),
     "latents": (latents.main, [], ["anchor_latents.safetensors"]),
     "train": (
         train.main,
-        ["prompts.parquet", "samples.parquet", "kv_patch.safetensors", "anchor_latents.safetensors"],
-        ["lora", "loss.csv"],
+        ["prompts.parquet", "realera/samples.parquet", _PARTS[0], "anchor_latents.safetensors"],
+        ["realera/parts/lora", "realera/loss.csv"],
     ),
-    "originals": (originals, [], ["originals.parquet"]),
-    "generate": (
-        erased,
-        ["kv_patch.safetensors", "lora/pytorch_lora_weights.safetensors"],
-        ["images.parquet"],
-    ),
+    "erase": (make_erasure, [*_PARTS, f"realera/parts/{_LORA}"], ["realera/erasure"]),
+    "erase by uce": (partial(make_erasure, method="uce"), ["prompts.parquet"], ["uce/erasure"]),
+    "originals": (draw_originals, [], ["originals.parquet"]),
+    "judge": (judge.main, ["originals.parquet", "shared/base.parquet"], ["judged.parquet"]),
+    "generate": (draw_erased, [f"realera/erasure/{name}" for name in _ERASURE], ["realera/images.parquet"]),
     "score": (
-        score.main,
-        ["originals.parquet", "shared/base.parquet", "images.parquet"],
-        ["scores.parquet", "scores.json"],
+        sum_up,
+        ["originals.parquet", "shared/base.parquet", "judged.parquet", "realera/images.parquet"],
+        ["realera/scores.parquet", "realera/scores.json"],
     ),
     "report": (
         report.main,
         [
-            *("prompts.parquet", "samples.parquet", "mining.json", "solve.json", "loss.csv", "originals.parquet"),
-            *("shared/base.parquet", "images.parquet", "scores.parquet", "scores.json"),
+            *("prompts.parquet", "originals.parquet", "shared/base.parquet"),
+            *("realera/samples.parquet", "realera/mining.json", "realera/solve.json", "realera/loss.csv"),
+            *("realera/images.parquet", "realera/scores.parquet", "realera/scores.json"),
         ],
         [],
     ),
 }
 INPUTS = [(stage, name) for stage, (_, reads, _) in STAGES.items() for name in reads]
+FOR_ALL = ("plan", "base", "report")
+"""Stages that are run once, for all concepts."""
 
 
 def place(name: str) -> Path:
     return Path("artifacts") / (name if name.startswith("shared/") else f"{CONCEPT}/{name}")
 
 
-def execute(stage: str, concept: str = CONCEPT) -> None:
+def execute(stage: str, concept: str = CONCEPT, **method: str) -> None:
+    """Run a stage; `method` is another one than RealEra, for the stages that have one."""
     main = STAGES[stage][0]
-    main() if stage in ("plan", "base", "report") else main(concept)
+    main() if stage in FOR_ALL else main(concept, **method)
 
 
 def make_project(folder: Path, repository: Path) -> None:
