@@ -7,7 +7,6 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from pretrain.unet import build_scheduler
-from realera.exports.classic import classic_pipeline
 from realera.store.artifacts import read_json, write_json
 
 
@@ -25,7 +24,6 @@ def assemble(text_encoder: Path, vae: Path, unet: UNet2DConditionModel, target: 
     )
     pipe.to(torch.float16).save_pretrained(target)
     ask_for_float32(target / "text_encoder")
-    classic_pipeline(target)
 
 
 def ask_for_float32(folder: Path) -> None:

@@ -12,7 +12,6 @@ from pretrain.data import Icons, load_icons
 from pretrain.glyphs import joined
 from pretrain.tokenizer import build_tokenizer
 from pretrain.training import train
-from realera.exports.classic import classic_clip
 from realera.store.artifacts import atomic_path, write_json
 from realera.store.scratch import fingerprint, scratch
 
@@ -55,7 +54,6 @@ def main() -> None:
             clip.half().save_pretrained(target)
             ask_for_float32(target)
             build_processor(tokenizer).save_pretrained(target)
-            classic_clip(target)
             write_json(report, target / "evaluation.json")
         with atomic_path(WORK / "judge_log.csv") as path:
             log.to_csv(path, index=False)

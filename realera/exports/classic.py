@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from realera.settings.errors import ModelError
+from realera.settings.errors import ArtifactError, ModelError, first_line
 from realera.store.artifacts import read_json, read_safetensors, write_json, write_safetensors
+from realera.store.checkpoints import safetensors_header
 
 TOKENIZER_FILES = ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
 
@@ -54,6 +55,22 @@ def classic_text_encoder(folder: Path) -> None:
     weights = read_safetensors(path)
     named = {f"{_PREFIX}{name.removeprefix(_PREFIX)}": weight for name, weight in weights.items()}
     write_safetensors(named, path, {"format": "pt"})  # without it earlier versions refuse the file
+
+
+def is_classic(text_encoder: Path) -> bool:
+    """Return whether every version of transformers finds this text encoder's weights.
+
+    Raises:
+        ArtifactError: the file is corrupt.
+    """
+    for path in text_encoder.glob("*.safetensors"):
+        try:
+            header, _ = safetensors_header(path)
+        except (OSError, ValueError, RecursionError) as error:
+            raise ArtifactError(f"{path}: not a readable safetensors file: {first_line(error)}") from error
+        if any(not name.startswith(_PREFIX) for name in header.keys() - {"__metadata__"}):
+            return False
+    return True
 
 
 def classic_tokenizer(folder: Path) -> None:

@@ -36,9 +36,7 @@ def follow_card(folder, base):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("keep_lora", [False, True])
-def test_images_of_the_reloaded_export_are_those_of_generate(
-    format, keep_lora, run, tmp_path, tiny_sd, own, expected
-):
+def test_images_of_the_reloaded_export_are_those_of_generate(format, keep_lora, run, tmp_path, tiny_sd, own, expected):
     out = tmp_path / "out"
     result = run("export", "airplane", "--format", format, "--out", out, *["--keep-lora"] * keep_lora)
     assert result.exit_code == 0, result.output

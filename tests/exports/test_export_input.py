@@ -108,9 +108,7 @@ def test_a_card_never_names_other_parameters_than_those_used(run, tmp_path, work
     assert (tmp_path / "out").exists() == (expected is None)
 
 
-@pytest.mark.parametrize(
-    "name", ["erasure.json", "overlay.safetensors", "adapter/pytorch_lora_weights.safetensors"]
-)
+@pytest.mark.parametrize("name", ["erasure.json", "overlay.safetensors", "adapter/pytorch_lora_weights.safetensors"])
 @pytest.mark.parametrize("format", FORMATS)
 def test_corrupt_artifact_is_one_line(run, tmp_path, own, name, format):
     path = own.erasure / name
