@@ -1,8 +1,8 @@
 """The classic layout of CLIP's parts, which old and new transformers read alike; weights and tokens stay what they are.
 
-transformers 5.6 and later save a text encoder without the prefix `text_model.`, a tokenizer as `tokenizer.json` alone,
-and an image processor within `processor_config.json`. Earlier ones read that text encoder as random numbers without an
-error (findings/clip_text_layout.sh), and find neither the tokenizer nor the processor.
+transformers 5.6 and later save a text encoder that was not opened from old weights without the prefix `text_model.`,
+a tokenizer as `tokenizer.json` alone, and a processor of images within `processor_config.json`. Earlier ones read that
+text encoder as random numbers without an error (findings/clip_text_layout.sh), and find neither of the others.
 """
 
 import json
