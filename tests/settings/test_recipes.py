@@ -49,6 +49,29 @@ def test_a_file_is_a_recipe_and_its_slips_are_named(tmp_path):
         read_recipe(path)
 
 
+@given(st.floats(1e-12, 1e12), st.sampled_from(["no", "fp16"]), st.booleans(), st.text("abc/-_.:1", min_size=2))
+def test_any_value_arrives_as_it_is(tmp_path_factory, number, word, truth, id):
+    from dvc.utils.hydra import apply_overrides
+
+    folder = tmp_path_factory.mktemp("recipe")
+    values = {
+        "model": {"id": f"m{id}"},
+        "lora": {"learning_rate": number, "mixed_precision": word, "targets": ["to_k"]},
+        "solver": {"enabled": truth},
+    }
+    (folder / "own.yaml").write_text(yaml.safe_dump(values))
+    path = shutil.copy(DEFAULTS / "params.yaml", folder)
+    apply_overrides(path, recipe_options(folder / "own.yaml").split()[1::2])
+    assert load_params(path) == merged(values, "own")
+
+
+@pytest.mark.parametrize("id", ["my models/sd", "$HOME/sd", "a,b", ""])
+def test_a_value_that_a_shell_would_take_apart_is_refused(tmp_path, id):
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"judge": {"id": id or "'"}}))
+    with pytest.raises(ConfigError, match=r"recipe: judge.id: found"):
+        recipe_options(tmp_path / "own.yaml")
+
+
 @pytest.mark.parametrize("pair", ["lora.steps", "=3", "lora.steps=[1"])
 def test_a_setting_is_key_and_value(pair):
     with pytest.raises(ConfigError, match=r"found|not YAML"):
