@@ -48,7 +48,8 @@ A text-to-image model in the format of Stable Diffusion v1 that fits a repositor
 laptop: the real CLIP tokenizer (49,408 entries, 77 tokens), a `CLIPTextModel`, an `AutoencoderKL`, a
 `UNet2DConditionModel` with cross-attention on its lower levels, a DDIM scheduler. 64 x 64 pixels,
 {millions:.1f} M parameters, float16 safetensors. It was trained from scratch by `pretrain/` on vector
-emoji; no weights of another model are in it.
+emoji; no weights of another model are in it. Its files have the classic layout: diffusers 0.30.3 with transformers
+4.44.2 draws what today's versions draw.
 
 ```python
 from diffusers import StableDiffusionPipeline
@@ -205,6 +206,8 @@ texts = ["a photo of the cat", "a photo of the dog", "nothing recognizable"]
 inputs = processor(text=texts, images=image, padding=True, return_tensors="pt")
 print(model(**inputs).logits_per_image.softmax(dim=-1))
 ```
+
+Its files have the classic layout, which transformers 4.44.2 reads as today's version does.
 
 ## How well it sees
 

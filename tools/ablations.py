@@ -1,4 +1,4 @@
-"""Tables and surfaces of experiments: reads `dvc exp show --csv`, writes Markdown and SVG.
+"""Tables and surfaces of experiments: reads `dvc exp show --csv` and each one's figures.csv, writes Markdown and SVG.
 
 python tools/ablations.py table automobile A AB ABC ABCD
 python tools/ablations.py surface automobile sampler.M sampler.N --out docs/surface-M-N.svg
@@ -6,16 +6,21 @@ python tools/ablations.py surface automobile sampler.M sampler.N --out docs/surf
 
 import csv
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from markupsafe import Markup
 
+from realera.report.results import read_figures
+from realera.report.tables import Summaries
 from realera.runtime.console import one_line_errors
-from realera.settings.errors import RealEraError
+from realera.settings.errors import RealEraError, first_line
 from realera.store.artifacts import atomic_path
+from realera.store.paths import FIGURES, REALERA
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
 
@@ -24,10 +29,11 @@ READINGS = ("probability", "top1")
 CELL_WIDTH, CELL_HEIGHT, LEFT, TOP = 110, 46, 90, 60
 
 Row = dict[str, str]
+Method = Annotated[str, typer.Option(help="By which the concept was erased.")]
 
 
 @app.command()
-def table(concept: str, names: list[str]) -> None:
+def table(concept: str, names: list[str], method: Method = REALERA) -> None:
     """Print the named experiments' figures after the erasure, in both readings, with intervals."""
     with one_line_errors():
         rows = {row["Experiment"]: row for row in experiments()}
@@ -37,7 +43,7 @@ def table(concept: str, names: list[str]) -> None:
         typer.echo("|---|---" + "|---" * len(METRICS) + "|")
         for name in names:
             for reading in READINGS:
-                cells = [_cell(rows[name], concept, metric, reading) for metric in METRICS]
+                cells = [_cell(rows[name], concept, method, metric, reading) for metric in METRICS]
                 typer.echo(f"| {name} | {reading} | " + " | ".join(cells) + " |")
 
 
@@ -49,11 +55,13 @@ def surface(
     out: Annotated[Path, typer.Option(help="The SVG to write.")],
     prefix: Annotated[str, typer.Option(help="Only experiments whose name starts so.")] = "",
     reading: Annotated[str, typer.Option(help="probability or top1.")] = "probability",
+    method: Method = REALERA,
 ) -> None:
     """Draw Acc_s - Acc_e (the paper's figure 5) over two parameters, as a map with numbers."""
     with one_line_errors():
         rows = [row for row in experiments() if row["Experiment"].startswith(prefix) and row.get(x) and row.get(y)]
-        values = {(float(row[x]), float(row[y])): _gap(row, concept, reading) for row in rows if _has(row, concept)}
+        rows = [row for row in rows if _has(row, concept, method)]
+        values = {(float(row[x]), float(row[y])): _gap(row, concept, method, reading) for row in rows}
         if not values:
             raise RealEraError(f"no experiment has {x}, {y} and figures of {concept!r}; see dvc exp show")
         with atomic_path(out) as path:
@@ -68,6 +76,23 @@ def experiments() -> list[Row]:
     if done.returncode:
         raise RealEraError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
     return [row for row in csv.DictReader(done.stdout.splitlines()) if row["Experiment"]]
+
+
+@cache
+def figures(revision: str) -> Summaries:
+    """Return the figures of an experiment's commit: metrics.json has a few of them, without intervals.
+
+    Raises:
+        RealEraError: the commit has no such table.
+    """
+    command = ["git", "show", f"{revision}:./{FIGURES.as_posix()}"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise RealEraError(f"{' '.join(command)}: {first_line(Exception(done.stderr.decode(errors='replace')))}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FIGURES.name
+        path.write_bytes(done.stdout)
+        return read_figures(path)
 
 
 def heat_map(values: dict[tuple[float, float], tuple[float, float, float]], x: str, y: str, title: str) -> str:
@@ -117,32 +142,32 @@ def _text(x: float, y: float, text: str, size: int = 13) -> Markup:
     return Markup(template).format(x, y, size, text)
 
 
-def _cell(row: Row, concept: str, metric: str, reading: str) -> str:
-    value, low, high = (_number(row, f"{concept}.{metric}.{reading}.erased{end}") for end in ("", ".low", ".high"))
+def _cell(row: Row, concept: str, method: str, metric: str, reading: str) -> str:
+    value, low, high = _triple(row, concept, method, metric, reading)
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _gap(row: Row, concept: str, reading: str) -> tuple[float, float, float]:
+def _gap(row: Row, concept: str, method: str, reading: str) -> tuple[float, float, float]:
     """Return Acc_s - Acc_e; its half widths are the two's, added in squares (their images are different)."""
-    kept, gone = (_triple(row, concept, metric, reading) for metric in ("Acc_s", "Acc_e"))
+    kept, gone = (_triple(row, concept, method, metric, reading) for metric in ("Acc_s", "Acc_e"))
     value = kept[0] - gone[0]
     down = ((kept[0] - kept[1]) ** 2 + (gone[2] - gone[0]) ** 2) ** 0.5
     up = ((kept[2] - kept[0]) ** 2 + (gone[0] - gone[1]) ** 2) ** 0.5
     return value, value - down, value + up
 
 
-def _triple(row: Row, concept: str, metric: str, reading: str) -> Sequence[float]:
-    return [_number(row, f"{concept}.{metric}.{reading}.erased{end}") for end in ("", ".low", ".high")]
+def _triple(row: Row, concept: str, method: str, metric: str, reading: str) -> Sequence[float]:
+    """Return value, low and high of a figure after the erasure."""
+    try:
+        figure = figures(row["rev"])[concept, method]["erased"][metric][reading]
+    except KeyError:
+        what = f"{metric} ({reading}) of {concept} by {method}"
+        raise RealEraError(f"{row['Experiment']}: no figure {what}; the experiment failed or erased another") from None
+    return [figure[name] for name in ("value", "low", "high")]
 
 
-def _has(row: Row, concept: str) -> bool:
-    return bool(row.get(f"{concept}.Acc_s.probability.erased"))
-
-
-def _number(row: Row, key: str) -> float:
-    if not row.get(key):
-        raise RealEraError(f"{row['Experiment']}: no figure {key}; the experiment failed or erased another concept")
-    return float(row[key])
+def _has(row: Row, concept: str, method: str) -> bool:
+    return bool(row.get(f"{concept}.{method}.Acc_s"))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from safetensors import safe_open
 
 from realera.settings.config import ImageCounts
 from realera.store.artifacts import write_json
+from realera.store.paths import REALERA
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROBE = PROJECT / "tools/chaos_probe"
@@ -81,7 +82,7 @@ class Stage:
     """A stage under test.
 
     Attributes:
-        name: as in dvc.yaml.
+        name: as in dvc.yaml; a method's that is not RealEra's with the method.
         command: file in stages/, and its arguments.
         outputs: below artifacts/.
         share: of the kills.
@@ -97,16 +98,28 @@ class Stage:
     allowed: int = 0
 
 
+OWN = f"{CONCEPT}/{REALERA}"
 _PROCESSES, _INTERVAL = SETTINGS["generate"]["num_processes"], SETTINGS["lora"]["save_every"]
+_SOLVED = (f"{OWN}/parts/kv_patch.safetensors", f"{OWN}/parts/solved.json")
 UNDER_TEST = (
-    Stage("mine", ("mine", CONCEPT), (f"{CONCEPT}/samples.parquet", f"{CONCEPT}/mining.json"), 6),
-    Stage("solve", ("solve", CONCEPT), (f"{CONCEPT}/kv_patch.safetensors", f"{CONCEPT}/solve.json"), 6),
-    Stage("latents", ("latents", CONCEPT), (f"{CONCEPT}/anchor_latents.safetensors",), 12),
-    Stage("train", ("train", CONCEPT), (f"{CONCEPT}/lora", f"{CONCEPT}/loss.csv"), 32, "step", _INTERVAL),
+    Stage("mine", ("mine", CONCEPT), (f"{OWN}/samples.parquet", f"{OWN}/mining.json"), 6),
+    Stage("solve", ("solve", CONCEPT), (*_SOLVED, f"{OWN}/solve.json"), 6),
+    Stage("latents", ("latents", CONCEPT), (f"{CONCEPT}/anchor_latents.safetensors",), 10),
+    Stage(
+        "train",
+        ("train", CONCEPT),
+        (f"{OWN}/parts/lora", f"{OWN}/parts/trained.json", f"{OWN}/loss.csv"),
+        28,
+        "step",
+        _INTERVAL,
+    ),
+    Stage("erase", ("erase", REALERA, CONCEPT), (f"{OWN}/erasure",), 4),
+    Stage("erase-uce", ("erase", "uce", CONCEPT), (f"{CONCEPT}/uce/erasure",), 4),
     Stage("base", ("generate", "base"), ("shared/base.parquet",), 7, "batch", _PROCESSES),
     Stage("originals", ("generate", "originals", CONCEPT), (f"{CONCEPT}/originals.parquet",), 7, "batch", _PROCESSES),
-    Stage("generate", ("generate", "erased", CONCEPT), (f"{CONCEPT}/images.parquet",), 20, "batch", _PROCESSES),
-    Stage("score", ("score", CONCEPT), (f"{CONCEPT}/scores.parquet", f"{CONCEPT}/scores.json"), 10),
+    Stage("judge", ("judge", CONCEPT), (f"{CONCEPT}/judged.parquet",), 4),
+    Stage("generate", ("generate", "erased", CONCEPT, REALERA), (f"{OWN}/images.parquet",), 18, "batch", _PROCESSES),
+    Stage("score", ("score", CONCEPT, REALERA), (f"{OWN}/scores.parquet", f"{OWN}/scores.json"), 6),
 )
 NEEDED = (("encode", CONCEPT), ("plan",), *(stage.command for stage in UNDER_TEST))
 """All commands in an order in which each finds its inputs."""

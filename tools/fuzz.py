@@ -35,6 +35,7 @@ import typer
 import yaml
 
 from realera.store.artifacts import write_json
+from realera.store.paths import REALERA
 from tools.spoil import PAYLOAD, one_of, spoil
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ FAULTS = NAMES[2:]
 ONE_IN = 50
 """Cases that run in a process of their own, which takes seconds to start."""
 
-QUICK = ("plan", "encode", "mine", "solve", "score", "report")
+QUICK = ("plan", "task", "encode", "mine", "solve", "judge", "score", "report")
 PREPARED = {"data/prompt_files/i2p.csv": "tests/data/i2p.csv", "data/prompt_files/coco.csv": "tests/data/coco.csv"}
 PREDICTIONS = "data/predictions.csv"
 MODELS = {"model": "data/models/tiny-sd", "judge": "data/models/tiny-clip"}
@@ -64,26 +65,31 @@ CONCEPT_NAMES = (
 )
 READERS: dict[str, tuple[str, ...]] = {
     "params.yaml": (*QUICK, "results"),
-    "data/concepts/airplane.yaml": ("plan", "encode", "mine", "score", "report", "manifest"),
-    "data/prompts/words.yaml": ("plan", "encode", "score"),
+    "data/concepts/airplane.yaml": ("plan", "task", "encode", "mine", "judge", "score", "report", "manifest"),
+    "data/prompts/words.yaml": ("plan", "encode", "judge", "score"),
     "data/prompts/templates.yaml": ("encode",),
     **{path: ("plan", f"data add {path}") for path in PREPARED},
-    PREDICTIONS: ("score",),
-    "model/unet/diffusion_pytorch_model.safetensors": ("solve", "train", "originals"),
+    PREDICTIONS: ("judge", "score"),
+    "model/unet/diffusion_pytorch_model.safetensors": ("solve", "train", "erase by uce", "originals"),
     "model/vae/diffusion_pytorch_model.safetensors": ("latents", "originals"),
-    "model/text_encoder/model.safetensors": ("encode", "originals"),
-    "model/model_index.json": ("encode", "solve", "originals"),
-    "model/vocabulary.json": ("encode",),
-    "judge/model.safetensors": ("score",),
-    ANY_NAME: ("encode", "mine", "solve", "train", "originals", "generate", "score", "export", "manifest"),
+    "model/text_encoder/model.safetensors": ("encode", "erase by uce", "originals"),
+    "model/model_index.json": ("encode", "task", "solve", "originals"),
+    "model/vocabulary.json": ("encode", "erase by uce"),
+    "judge/model.safetensors": ("judge", "score"),
+    "reports/figures.csv": ("results",),
+    ANY_NAME: (
+        *("task", "encode", "mine", "solve", "train", "erase", "erase by uce"),
+        *("originals", "judge", "generate", "score", "export", "manifest"),
+    ),
 }
 """File -> stages and commands that read it, beside the artifacts that `tests.kit.stage_project` names."""
 
 MORE_READERS = {
-    "scores.json": ("results", "export"),
+    "scores.json": ("export",),
     "scores.parquet": ("diff",),
-    "kv_patch.safetensors": ("export",),
-    "pytorch_lora_weights.safetensors": ("export",),
+    "erasure.json": ("export",),
+    "overlay.safetensors": ("export",),
+    "adapter/pytorch_lora_weights.safetensors": ("export",),
     "images.parquet": ("manifest",),
 }
 TIMES = {"params.yaml": 6, "data/concepts/airplane.yaml": 6, ANY_NAME: 2, PREDICTIONS: 3, **dict.fromkeys(PREPARED, 2)}
@@ -96,6 +102,8 @@ KINDS = {
     **dict.fromkeys(("i2p.csv", "coco.csv"), "prompt file"),
     "predictions.csv": "predictions",
     "pytorch_lora_weights.safetensors": "LoRA",
+    **dict.fromkeys(("kv_patch.safetensors", "overlay.safetensors"), "K/V weights"),
+    **dict.fromkeys(("solved.json", "trained.json", "erasure.json"), "erasure.json"),
     **dict.fromkeys(("base.parquet", "originals.parquet", "images.parquet"), "images.parquet"),
 }
 
@@ -122,8 +130,12 @@ def places() -> list[tuple[str, tuple[str, ...]]]:
     readers = {path: list(stages) for path, stages in READERS.items()}
     for stage, name in INPUTS:
         path = str(place(name))
-        readers.setdefault(path, list(MORE_READERS.get(Path(path).name, ()))).append(stage)
+        readers.setdefault(path, _more_readers(path)).append(stage)
     return [(path, tuple(stages)) for path, stages in readers.items() for _ in range(TIMES.get(path, 1))]
+
+
+def _more_readers(path: str) -> list[str]:
+    return [stage for name, stages in MORE_READERS.items() if path.endswith(f"/{name}") for stage in stages]
 
 
 def cases(num: int, seed: int) -> list[Case]:
@@ -197,8 +209,7 @@ def outcome(stage: str, concept: str = "airplane") -> tuple[str, str]:
 def outcome_of_process(stage: str, concept: str = "airplane") -> tuple[str, str]:
     """Do the same with a process of its own; commands have none here."""
     before = _state()
-    command = [sys.executable, str(PROJECT / "stages" / _script(stage)[0]), *_script(stage)[1:]]
-    command += [] if stage in ("plan", "base", "report") else ["--", concept]
+    command = _command(stage, concept)
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -217,9 +228,18 @@ def _start(stage: str, concept: str) -> None:
         execute(stage, concept)
 
 
-def _script(stage: str) -> list[str]:
-    drawn = {"base": "base", "originals": "originals", "generate": "erased"}
-    return ["generate.py", drawn[stage]] if stage in drawn else [f"{stage}.py"]
+def _command(stage: str, concept: str) -> list[str]:
+    """Return the command of a stage; what is no option of it stands behind --, so that the concept may begin with -."""
+    script, *arguments = {
+        "base": ["generate", "base"],
+        "originals": ["generate", "originals", concept],
+        "generate": ["generate", "erased", concept, REALERA],
+        "score": ["score", concept, REALERA],
+        "task": ["task", REALERA, concept],
+        "erase": ["erase", REALERA, concept],
+        "erase by uce": ["erase", "uce", concept],
+    }.get(stage, [stage] if stage in ("plan", "report") else [stage, concept])
+    return [sys.executable, str(PROJECT / f"stages/{script}.py"), "--", *arguments]
 
 
 def _results(_: str) -> None:
@@ -378,6 +398,7 @@ def make_finished(folder: Path) -> None:
     _change(params, "judge", {"identity": PREDICTIONS})
     with chdir(folder):
         _write_predictions(CONCEPT)
+        execute("judge")
         execute("score")
         execute("report")
 
@@ -389,11 +410,12 @@ def _change(path: Path, section: str, values: dict) -> None:
 
 
 def _write_predictions(concept: str) -> None:
-    from realera.judges.pictures import named, read_originals
+    from realera.judges.pictures import named, read_erased, read_originals
     from realera.judges.predictions import COLUMNS
     from realera.settings.presets import load_preset
 
-    images = read_originals(concept, load_preset(concept))
+    preset = load_preset(concept)
+    images = [*read_originals(concept, preset), read_erased(concept, preset, REALERA)]
     names = [named(each, image) for each in images for image in each.table["image_id"].to_pylist()]
     with Path(PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -11,7 +11,6 @@ Either part may be missing. Free of torch until weights are read, so that a wron
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,10 +172,10 @@ def gather(about: Description, overlay: Path | None, adapter: Path | None, folde
     with atomic_path(folder) as target:
         target.mkdir()
         if overlay is not None:
-            shutil.copyfile(overlay, target / OVERLAY)
+            (target / OVERLAY).write_bytes(overlay.read_bytes())
         if adapter is not None:
             (target / ADAPTER_FOLDER).mkdir()
-            shutil.copyfile(adapter / LORA_FILE, target / ADAPTER_FOLDER / LORA_FILE)
+            (target / ADAPTER_FOLDER / LORA_FILE).write_bytes((adapter / LORA_FILE).read_bytes())
         write_index(about, target)
 
 

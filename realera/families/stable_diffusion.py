@@ -13,7 +13,7 @@ from realera.runtime.devices import resolve_device, resolve_dtype
 from realera.settings.errors import ModelError
 from realera.store.checkpoints import check_folder, load, locate, refuse_missing
 
-_UNUSED = ("safety_checker", "feature_extractor")  # the second only serves the first
+UNUSED = ("safety_checker", "feature_extractor")  # the second only serves the first
 
 
 def open_pipeline(
@@ -48,7 +48,7 @@ def open_pipeline(
     options: dict[str, Any] = {
         "dtype": resolve_dtype(dtype, target),
         "requires_safety_checker": False,
-        **dict.fromkeys((*_UNUSED, *without)),
+        **dict.fromkeys((*UNUSED, *without)),
     }
     if Path(place).is_file():
         pipe = _load_single_file(place, config, options)
@@ -60,6 +60,23 @@ def open_pipeline(
     _check_weights(place, pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(target)
+
+
+def checkpoint_folder(id: str | Path, revision: str | None = None) -> Path | None:
+    """Return the folder with all files of a model that `open_pipeline` opens, or None for a single file.
+
+    Args:
+        id: as of `open_pipeline`. Of a hub id it is the snapshot in the hub's cache, completed if need be.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        ModelError: nothing is there, or the hub's files can't be had.
+    """
+    place = locate(id)
+    if Path(place).exists():
+        return Path(place) if Path(place).is_dir() else None
+    options = {"revision": revision, "use_safetensors": True, **dict.fromkeys(UNUSED)}
+    return Path(load(StableDiffusionPipeline.download, place, options))
 
 
 def _load_single_file(place: str, config: str | Path | None, options: dict[str, Any]) -> StableDiffusionPipeline:

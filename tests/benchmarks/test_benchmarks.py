@@ -21,7 +21,7 @@ from tools import run_fullsize
 SMOKE = timing.Settings("smoke")
 WRITE_REPORTS = """
 from pathlib import Path
-for name in "index.html metrics.json sheets/file plots/metrics.csv plots/loss/file plots/geometry/file".split():
+for name in "index.html metrics.json sheets/file figures.csv plots/loss/file plots/geometry/file".split():
     path = Path("reports") / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{}")

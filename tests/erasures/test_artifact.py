@@ -182,9 +182,8 @@ def test_a_missing_part_is_refused(folder, name, damage, found):
 @pytest.mark.parametrize("damage", [cut, empty])
 def test_a_broken_part_is_refused_though_its_hash_is_right(folder, name, damage):
     damage(folder / name)
-    change_index(
-        folder, parts={**index(folder)["parts"], name: hashlib.sha256((folder / name).read_bytes()).hexdigest()}
-    )
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    change_index(folder, parts=index(folder)["parts"] | {name: digest})
     assert refusal(folder).startswith(f"{folder / name}: not a readable safetensors file: ")
 
 

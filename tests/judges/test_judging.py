@@ -92,19 +92,23 @@ def params(**judge):
 
 
 def judged(images, *by: str, **judge) -> list[dict]:
-    return judge_images(preset(*by), params(**judge), images).to_pylist()
+    return judge_images(preset(*by), params(**judge), images, originals_of(images)).to_pylist()
+
+
+def originals_of(images) -> list[Images]:
+    return [each for each in images if each.drawn_by == "base"]
 
 
 def summary(images, *by: str, **judge) -> dict:
     given = params(**judge)
-    return summarize(judge_images(preset(*by), given, images), given.score, preset(*by))
+    return summarize(judge_images(preset(*by), given, images, originals_of(images)), given.score, preset(*by))
 
 
 def test_all_judges_together_give_rows_that_repeat(images):
     by = ("classes", "clip_score", "nudenet", "distance", "frechet")
-    scores = judge_images(preset(*by), params(), images)
+    scores = judge_images(preset(*by), params(), images, originals_of(images))
     assert scores.schema.equals(SCORES)
-    assert scores.equals(judge_images(preset(*by), params(), images))
+    assert scores.equals(judge_images(preset(*by), params(), images, originals_of(images)))
     questions = {row["metric"] for row in scores.to_pylist()}
     assert questions == {
         "classes", "unseen", "lookalikes", "anchor", "clip_score", "nudenet", "distance", "features"

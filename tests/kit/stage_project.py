@@ -65,7 +65,8 @@ def sum_up(concept: str, method: str = REALERA) -> None:
     score.main(concept, method)
 
 
-_PARTS = ("realera/parts/kv_patch.safetensors", "realera/parts/base.json")
+_PARTS = ("realera/parts/kv_patch.safetensors", "realera/parts/solved.json")
+_TRAINED = "realera/parts/trained.json"
 _LORA = "lora/pytorch_lora_weights.safetensors"
 _ERASURE = ("erasure.json", "overlay.safetensors", "adapter/pytorch_lora_weights.safetensors")
 
@@ -82,9 +83,9 @@ STAGES: dict[
     "train": (
         train.main,
         ["prompts.parquet", "realera/samples.parquet", _PARTS[0], "anchor_latents.safetensors"],
-        ["realera/parts/lora", "realera/loss.csv"],
+        ["realera/parts/lora", _TRAINED, "realera/loss.csv"],
     ),
-    "erase": (make_erasure, [*_PARTS, f"realera/parts/{_LORA}"], ["realera/erasure"]),
+    "erase": (make_erasure, [*_PARTS, f"realera/parts/{_LORA}", _TRAINED], ["realera/erasure"]),
     "erase by uce": (partial(make_erasure, method="uce"), ["prompts.parquet"], ["uce/erasure"]),
     "originals": (draw_originals, [], ["originals.parquet"]),
     "judge": (judge.main, ["originals.parquet", "shared/base.parquet"], ["judged.parquet"]),
@@ -119,9 +120,9 @@ def execute(stage: str, concept: str = CONCEPT, **method: str) -> None:
     main() if stage in FOR_ALL else main(concept, **method)
 
 
-def make_project(folder: Path, repository: Path) -> None:
-    """Fill a folder with a small project that has every artifact."""
-    params = yaml.safe_load((repository / "params.yaml").read_text()) | {"concepts": [CONCEPT]}
+def write_project(folder: Path, repository: Path, **others: object) -> None:
+    """Fill a folder with the parameters, preset and lists of a small project; `others` are further parameters."""
+    params = yaml.safe_load((repository / "params.yaml").read_text()) | {"concepts": [CONCEPT]} | others
     for section, values in SMALL.items():
         params[section] |= values
     contents = {"params.yaml": params, "data/prompts/words.yaml": WORDS, f"data/concepts/{CONCEPT}.yaml": PRESET}
@@ -129,6 +130,11 @@ def make_project(folder: Path, repository: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(yaml.safe_dump(content))
     shutil.copy(repository / "data/prompts/templates.yaml", folder / "data/prompts")
+
+
+def make_project(folder: Path, repository: Path) -> None:
+    """Fill a folder with a small project that has every artifact."""
+    write_project(folder, repository)
     with chdir(folder):
         for stage in STAGES:
             execute(stage)

@@ -128,9 +128,8 @@ def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, p
 
 
 def test_component_a_switches_off(table, samples, weights, params):
-    found = solve_rows(
-        weights, table, [samples], params.sampler.span, params.solver.model_copy(update={"enabled": False})
-    )
+    solver = params.solver.model_copy(update={"enabled": False})
+    found = solve_rows(weights, table, [samples], params.sampler.span, solver)
     assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
 
 

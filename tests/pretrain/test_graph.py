@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPModel, CLIPProcessor
 
 from pretrain.config import PARAMS, VOCABULARY, Params, Vocabulary
+from realera.exports.classic import is_classic
 from realera.settings.config import load_yaml
 from tests.kit.dvc_repository import Repository
 
@@ -105,10 +106,12 @@ class TestGraph:
         image = pipe("a photo of the cat", num_inference_steps=2, guidance_scale=5.0).images[0]
         assert image.size == (64, 64)
         assert len(pipe.tokenizer) == 49_408
+        assert is_classic(graph.root / "data/models/tiny-sd/text_encoder")
         assert pipe.text_encoder.get_input_embeddings().num_embeddings == 49_408
 
     def test_stock_transformers_loads_the_judge(self, graph):
         folder = graph.root / "data/models/tiny-clip"
+        assert {"merges.txt", "preprocessor_config.json", "vocab.json"} <= {path.name for path in folder.iterdir()}
         model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
         inputs = processor(
             text=["a cat", "a dog"], images=Image.new("RGB", (64, 64)), return_tensors="pt", padding=True

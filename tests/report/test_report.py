@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from realera.report import charts, geometry, panel, pictures, svg, write_report
+from realera.report import results as results_table
 from realera.report.inputs import MOST_SHOWN, read_inputs
+from realera.report.tables import HEADLINES
 from realera.settings.config import ReportParams, SamplerParams, load_params
 from realera.settings.errors import ArtifactError
 from realera.settings.presets import load_preset
@@ -37,48 +39,114 @@ def reports(project):
 
 @pytest.fixture
 def inputs(project):
-    return read_inputs("airplane", project / "artifacts")
+    return read_inputs("airplane", "realera", project / "artifacts", "airplane")
 
 
 def test_the_stage_prints_the_table_and_the_path(project, repository):
     result = _run_stage(project, repository)
     assert result.returncode == 0, result.stderr
     assert result.stdout.rstrip().endswith("report: reports/index.html")
-    metrics = read_json(project / "reports/metrics.json")
-    figure = [metrics[f"airplane.H_o.top1.erased{side}"] for side in ("", ".low", ".high")]
+    figure = _figures(project / "reports")["airplane", "realera", "H_o", "top1", "erased"]
     assert "{:.1f} [{:.1f}, {:.1f}]".format(*figure) in result.stdout
 
 
 def test_a_missing_artifact_is_one_line(project, repository, tmp_path):
     copy = shutil.copytree(project, tmp_path / "project")
-    (copy / "artifacts/cat/solve.json").unlink()
+    (copy / "artifacts/cat/realera/solve.json").unlink()
     result = _run_stage(copy, repository)
     assert result.returncode == 1
     assert result.stderr.strip().splitlines() == [
-        "error: artifacts/cat/solve.json: a file is needed here, found nothing"
+        "error: artifacts/cat/realera/solve.json: a file is needed here, found nothing"
     ]
 
 
 def test_metrics_are_flat_and_agree_with_the_scores(project, reports):
+    """A column a headline figure: `dvc metrics show` and `dvc exp show` stay as wide as a screen."""
     metrics = read_json(reports / "metrics.json")
     assert all(isinstance(value, float) for value in metrics.values())
+    headlines = ("Acc_e", "Acc_s", "Acc_g", "H_o", "residue", "collateral", "unseen")
+    names = (*CONCEPTS, "average")
+    assert set(metrics) <= {f"{name}.realera.{metric}" for name in names for metric in headlines}
     for concept in CONCEPTS:
-        scores = read_json(project / "artifacts" / concept / "scores.json")
-        for model in ("base", "erased"):
-            figure = scores[model]["Acc_g"]["probability"]
-            key = f"{concept}.Acc_g.probability.{model}"
-            assert metrics[key] == pytest.approx(figure["value"], abs=1e-4)
-            assert metrics[f"{key}.low"] == pytest.approx(figure["low"], abs=1e-4)
-            assert metrics[f"{key}.high"] == pytest.approx(figure["high"], abs=1e-4)
-    mean = np.mean([metrics[f"{concept}.H_o.top1.erased"] for concept in CONCEPTS])
-    assert metrics["average.H_o.top1.erased"] == pytest.approx(mean, abs=1e-3)
+        scores = read_json(project / "artifacts" / concept / "realera/scores.json")
+        for metric in headlines:
+            figure = (scores["erased"][metric] or {}).get(
+                "probability", {"value": None}
+            )  # of look-alikes that the base drew
+            assert metrics.get(f"{concept}.realera.{metric}") == pytest.approx(figure["value"], abs=1e-4), metric
+            assert figure["value"] is not None or metric == "collateral"
+    mean = np.mean([metrics[f"{concept}.realera.H_o"] for concept in CONCEPTS])
+    assert metrics["average.realera.H_o"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_metrics_are_by_the_reading_that_is_asked_for(project, tmp_path):
+    params, figures = _params(project), None
+    for reading in ("top1", "clip_score", "nudenet_images"):
+        given = params.model_copy(update={"score": params.score.model_copy(update={"reading": reading})})
+        with inside(project):
+            write_report(given, Path("artifacts"), tmp_path)
+        metrics = read_json(tmp_path / "metrics.json")
+        figures = figures or _figures(tmp_path)
+        assert figures == _figures(tmp_path)  # has every reading
+        wanted = {
+            f"{concept}.{method}.{metric}": values[0]
+            for (concept, method, metric, name, model), values in figures.items()
+            if (name, model) == (reading, "erased") and metric in HEADLINES
+        }
+        assert metrics == wanted
+        assert bool(wanted) == (reading != "nudenet_images")  # which no judge of these presets gives
+
+
+def test_figures_are_those_of_the_scores_with_their_intervals(project, reports):
+    figures = _figures(reports)
+    assert len(figures) == len(_csv(reports / "figures.csv"))  # no row twice
+    seen = set()
+    for concept in CONCEPTS:
+        scores = read_json(project / "artifacts" / concept / "realera/scores.json")
+        for model in ("base", "erased", "difference"):
+            for metric, readings in scores[model].items():
+                for reading, figure in (readings or {}).items():
+                    key = (concept, "realera", metric, reading, model)
+                    wanted = [figure[name] for name in ("value", "low", "high")]
+                    assert figures[key] == pytest.approx(wanted, abs=1e-4), key
+                    seen.add(key)
+    assert {key for key in figures if key[0] != "average"} == seen
+    assert {key[:2] for key in figures} == {(name, "realera") for name in (*CONCEPTS, "average")}
+    assert {(figures[key][0] >= figures[key][1], figures[key][0] <= figures[key][2]) for key in figures} == {
+        (True, True)
+    }
+    read_back = results_table.read_figures(reports / "figures.csv")
+    for (concept, method, metric, reading, model), values in figures.items():
+        figure = read_back[concept, method][model][metric][reading]
+        assert [figure[name] for name in ("value", "low", "high")] == list(values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "concept,method\n",
+        "concept,method,metric,reading,model,value,low,high,n\n",
+        "concept,method,metric,reading,model,value,low,high,n\ncat,realera,H_o,top1,erased,x,1,2,3\n",
+        "concept,method,metric,reading,model,value,low,high,n\ncat,realera,H_o,top1,other,1,1,2,3\n",
+        "concept,method,metric,reading,model,value,low,high,n\ncat,realera,H_o\n",
+        'concept,method,metric,reading,model,value,low,high,n\n"cat',
+    ],
+)
+def test_a_table_of_figures_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "figures.csv").write_text(text)
+    with pytest.raises(ArtifactError, match=r"figures\.csv: ") as caught:
+        results_table.read_figures(tmp_path / "figures.csv")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ArtifactError, match=r"none\.csv: not there yet; made by: dvc repro"):
+        results_table.read_figures(tmp_path / "none.csv")
 
 
 def test_plots_hold_the_loss_the_figures_and_the_geometry(project, reports):
-    with (project / "artifacts/cat/loss.csv").open(newline="") as file:
+    with (project / "artifacts/cat/realera/loss.csv").open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert [float(row["loss"]) for row in _csv(reports / "plots/loss/cat.csv")] == losses
-    rows = _csv(reports / "plots/metrics.csv")
+    rows = _csv(reports / "figures.csv")
     assert {row["concept"] for row in rows} == {*CONCEPTS, "average"}
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
     kinds = {row["kind"] for row in _csv(reports / "plots/geometry/airplane.csv")}
@@ -89,7 +157,7 @@ def test_equal_inputs_give_equal_bytes(project, reports, tmp_path):
     with inside(project):
         write_report(load_params(), Path("artifacts"), tmp_path / "again")
     names = sorted(path.relative_to(reports) for path in reports.rglob("*") if path.is_file())
-    assert len(names) == 2 + 2 + 1 + 2 * len(CONCEPTS)
+    assert len(names) == 3 + len(CONCEPTS) + 2 * len(CONCEPTS)  # page, metrics, figures; sheets; two plots each
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (reports / name).read_bytes(), name
 
@@ -164,7 +232,7 @@ def test_pictures_are_pairs_of_one_prompt_and_seed(inputs):
 
 
 def test_what_the_judge_sees_is_its_likeliest_word(project, inputs):
-    rows = read_parquet(project / "artifacts/airplane/scores.parquet").to_pylist()
+    rows = read_parquet(project / "artifacts/airplane/realera/scores.parquet").to_pylist()
     row = next(row for row in rows if row["group"] == "erase" and row["metric"] == "anchor")
     label, probability = inputs.judged[row["model"], row["image_id"]]
     assert probability == max(row["values"])
@@ -187,7 +255,7 @@ def test_pictures_of_explicit_content_are_blurred_unless_asked(project, inputs):
     explicit = preset.model_copy(update={"task": "explicit"})
     png = inputs.erased[0]["png"]
     sharp = pictures.data_uri(png)
-    points = geometry.points(inputs.prompts, inputs.samples, "concept")
+    points = geometry.points(inputs.prompts, inputs.chain.samples, "concept")
     assert sharp in str(panel.concept_panel(inputs, preset, params, points))
     blurred = panel.concept_panel(inputs, explicit, params, points)
     assert blurred["blurred"]
@@ -229,7 +297,7 @@ def test_the_papers_rows_stand_beside_ours(inputs, project, reports):
 
 
 def test_the_tables_of_results_have_no_figure_without_its_interval(project):
-    scores = {concept: read_json(project / "artifacts" / concept / "scores.json") for concept in CONCEPTS}
+    scores = {concept: read_json(project / "artifacts" / concept / "realera/scores.json") for concept in CONCEPTS}
     lines = [line for line in results.tables(scores).splitlines() if re.search(r"\d", line) and "mean of" not in line]
     assert len(lines) == 2 * 3 + 2 * len(CONCEPTS)
     for line in lines:
@@ -246,16 +314,16 @@ def test_large_pictures_are_scaled_down(tmp_path):
 
 def test_a_corrupt_picture_is_named(project, tmp_path):
     copy = shutil.copytree(project / "artifacts", tmp_path / "artifacts")
-    table = read_parquet(copy / "cat/images.parquet")
+    table = read_parquet(copy / "cat/realera/images.parquet")
     broken = table.set_column(table.schema.get_field_index("png"), "png", pa.array([b"no image"] * table.num_rows))
-    write_parquet(broken, copy / "cat/images.parquet")
+    write_parquet(broken, copy / "cat/realera/images.parquet")
     with inside(project), pytest.raises(ArtifactError, match="not a readable image"):
         write_report(load_params(), copy, tmp_path / "reports")
     assert not (tmp_path / "reports/index.html").exists()
 
 
 def test_points_are_relative_to_the_target(inputs):
-    points = geometry.points(inputs.prompts, inputs.samples, "concept_to_end")
+    points = geometry.points(inputs.prompts, inputs.chain.samples, "concept_to_end")
     rows = inputs.prompts.to_pylist()
     width = int(inputs.prompts.schema.metadata[b"width"])
 
@@ -272,7 +340,7 @@ def test_points_are_relative_to_the_target(inputs):
 
 def test_samples_keep_their_limits_in_the_plot(project, inputs):
     sampler = _params(project).sampler
-    points = geometry.points(inputs.prompts, inputs.samples, sampler.span)
+    points = geometry.points(inputs.prompts, inputs.chain.samples, sampler.span)
     neighbors = [point.distance for point in points if point.kind == "neighbor"]
     beyond = [point.distance for point in points if point.kind == "beyond"]
     assert max(neighbors) <= sampler.D1 * 1.0001
@@ -285,7 +353,7 @@ def test_a_target_in_its_own_preserve_list_lies_at_no_distance(inputs):
     found = inputs.prompts.to_pylist()
     copied = [{**found[0], "role": "preserve", "pair_id": -1}, *found]
     table = pa.Table.from_pylist(copied, schema=inputs.prompts.schema)
-    nearest = geometry.nearest_preserved(geometry.points(table, inputs.samples, "concept"), 1)[0]
+    nearest = geometry.nearest_preserved(geometry.points(table, inputs.chain.samples, "concept"), 1)[0]
     assert (nearest.distance, nearest.cosine) == (0.0, pytest.approx(1.0))
 
 
@@ -335,6 +403,13 @@ def _params(project: Path):
 def _run_stage(project: Path, repository: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, str(repository / "stages/report.py")]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+
+def _figures(reports: Path) -> dict[tuple, tuple]:
+    """Return (concept, method, metric, reading, model) -> value, low, high of figures.csv."""
+    keys, values = ("concept", "method", "metric", "reading", "model"), ("value", "low", "high")
+    rows = _csv(reports / "figures.csv")
+    return {tuple(row[key] for key in keys): tuple(float(row[key]) for key in values) for row in rows}
 
 
 def _csv(path: Path) -> list[dict]:

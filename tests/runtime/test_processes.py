@@ -34,8 +34,8 @@ from stages import encode, generate, latents, mine, solve
 from stages import train as train_stage
 
 CONCEPT = "airplane"
-LORA = f"artifacts/{CONCEPT}/lora/pytorch_lora_weights.safetensors"
-LOSS = f"artifacts/{CONCEPT}/loss.csv"
+LORA = f"artifacts/{CONCEPT}/realera/parts/lora/pytorch_lora_weights.safetensors"
+LOSS = f"artifacts/{CONCEPT}/realera/loss.csv"
 TOLERANCE = 1e-3
 """Of the update's norm, between the LoRA of one process and of two; docs/scale.md says what was measured."""
 
@@ -266,6 +266,10 @@ def run_to_end(line):
     return Path(LORA).read_bytes(), Path(LOSS).read_bytes()
 
 
+def everything():
+    return {str(path) for path in Path("artifacts").rglob("*")}
+
+
 @pytest.fixture(scope="module")
 def of_two(inputs, repository, tmp_path_factory):
     """What two processes make that nobody disturbs: the bytes of the LoRA and of the log."""
@@ -304,15 +308,14 @@ def test_two_processes_agree_with_one(project, of_two, one_thread):
 
 @pytest.mark.slow
 def test_a_lost_process_ends_the_stage_which_resumes_to_the_same_bytes(project, repository, of_two):
-    line, before = command(repository, "train", CONCEPT), {path.name for path in Path(LOSS).parent.iterdir()}
+    line, before = command(repository, "train", CONCEPT), everything()
     again = "start the stage again and it goes on from its last checkpoint"
     lost = f"error: lora.num_processes: a process was ended by SIGKILL; {again}"
     assert kill(line, 1, signal.SIGKILL) == (1, [lost])
     code, _ = kill(line, None, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert run_to_end(line) == of_two
-    found = {path.name for path in Path(LORA).parent.parent.iterdir()}
-    assert found == before | {"lora", "loss.csv"}
+    assert everything() == before | {LORA, str(Path(LORA).parent), LOSS}
     assert not list(Path(os.environ["REALERA_SCRATCH"]).iterdir())
 
 
@@ -352,7 +355,7 @@ def test_a_lost_drawing_process_ends_the_stage_and_its_work_is_kept(project, rep
     parts = list(scratch.glob("*/part-*"))
     num_kept = sum(read_parquet(part).num_rows for part in parts)
     change_params("generate", num_processes=1)
-    generate.main(generate.What.originals, CONCEPT)
+    generate.main(generate.What.originals, CONCEPT, "")
     table = read_parquet(out)
     assert 0 < num_kept < table.num_rows
     assert f"/{table.num_rows - num_kept} [" in capsys.readouterr().err

@@ -305,7 +305,7 @@ def examples(draw):
 @settings(max_examples=25, deadline=None)
 @given(examples(), st.floats(0.05, 0.99), st.integers(0, 2**40))
 def test_intervals_hold_their_value_whatever_the_scores(example, confidence, seed):
-    params = ScoreParams(confidence=confidence, num_resamples=100, seed=seed, nudenet_threshold=0.6)
+    params = ScoreParams(reading="auto", confidence=confidence, num_resamples=100, seed=seed, nudenet_threshold=0.6)
     summary = summarize(table(rows(example)), params, preset())
     for part, name, reading in itertools.product(PARTS, BY_HAND, READINGS):
         figure = summary[part][name][reading]

@@ -208,11 +208,18 @@ def test_an_erasure_that_lacks_part_of_its_lora(refused):
     assert refused("generate").startswith(f"{path}/adapter/pytorch_lora_weights.safetensors: ")
 
 
-@pytest.mark.parametrize("content", [{}, {"sha256": 3}, {"sha": "0" * 64}])
-def test_parts_that_do_not_say_of_which_weights_they_are(refused, content):
-    write_json(content, place("realera/parts/base.json"))
-    said = "found no SHA-256 of the model's weights; solve makes it anew"
-    assert refused("erase") == f"{place('realera/parts/base.json')}: {said}"
+@pytest.mark.parametrize("content", [[], {}, {"sha256": "0" * 64}, {"sha256": "0" * 64, "solver": 3}])
+@pytest.mark.parametrize(("name", "stage"), [("solved.json", "solve"), ("trained.json", "train")])
+def test_parts_that_do_not_say_how_they_were_made(refused, content, name, stage):
+    path = place(f"realera/parts/{name}")
+    write_json(content, path)
+    assert refused("erase") == f"{path}: found no parameters of {stage}, which makes it anew"
+
+
+@pytest.mark.parametrize("found", [{}, {"sha256": 3}, {"sha256": "0" * 63}])
+def test_parts_that_do_not_say_of_which_weights_they_are(refused, found):
+    write_json({"solver": {}, **found}, place("realera/parts/solved.json"))
+    assert refused("erase").startswith("erasure: sha256: found ")
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -330,7 +337,7 @@ def no_large_files():
         ("mine", "samples.parquet"),
         ("solve", "kv_patch.safetensors"),
         ("erase", "erasure"),
-        ("erase by uce", "erasure"),
+        ("erase by uce", "overlay.safetensors"),
         ("train", "checkpoint.safetensors"),
         ("originals", "originals.parquet"),
     ],

@@ -1,11 +1,12 @@
-"""The stage on pictures that the embedded model draws, judged by the embedded judge.
+"""The stages judge and score on pictures that the embedded model draws, judged by the embedded judge.
 
 The "erased" pictures are an oracle's: where the target was, the anchor of the same seed.
 """
 
-import importlib.util
+import csv
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,8 @@ from realera.settings.errors import ArtifactError, ConfigError
 from realera.settings.presets import Preset
 from realera.store.artifacts import read_json, read_parquet, write_parquet
 from realera.store.images import SCHEMA, decode_png, encode_png
+from stages import judge as judge_stage
+from stages import score as score_stage
 
 WORDS = {"few": ["airplane", "cat", "ship"], "kept": ["banana", "airplane"]}
 PRESET = {
@@ -44,6 +47,7 @@ DRAWN = {  # group -> [(word, parent)]
     "preserve": [("cat", "cat"), ("ship", "ship")],
     "unseen": [("banana", "banana")],
 }
+ERASED = ("erase", "synonym", "preserve", "unseen")
 NUM_IMAGES = 2
 NUM_STEPS = 8
 
@@ -79,7 +83,7 @@ def project(tmp_path, monkeypatch, repository, drawn):
     monkeypatch.chdir(tmp_path)
     save(drawn, "shared/base", ("preserve", "unseen"))
     save(drawn, "plane/originals", ("erase", "synonym", "anchor"))
-    save(oracle(drawn), "plane/images", ("erase", "synonym", "preserve", "unseen"))
+    save(oracle(drawn), "plane/realera/images", ERASED)
     return tmp_path
 
 
@@ -103,18 +107,25 @@ def oracle(images: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-@pytest.fixture(scope="module")
-def stage(repository):
-    spec = importlib.util.spec_from_file_location("score_stage", repository / "stages" / "score.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def judge_and_score(method: str = "realera") -> None:
+    """Do as the graph does: the originals once, then a method's images."""
+    judge_stage.main("plane")
+    score_stage.main("plane", method)
 
 
-def test_the_stage_scores_an_erasure(project, stage, drawn, judge, capsys):
-    stage.main("plane")
-    scores, summary = read_parquet("artifacts/plane/scores.parquet"), read_json("artifacts/plane/scores.json")
+def own(name: str, method: str = "realera") -> str:
+    return f"artifacts/plane/{method}/{name}"
+
+
+def test_the_stages_score_an_erasure(project, drawn, judge, capsys):
+    judge_and_score()
+    scores, summary = read_parquet(own("scores.parquet")), read_json(own("scores.json"))
     assert scores.schema.equals(SCORES)
+    base = read_parquet("artifacts/plane/judged.parquet")
+    assert base.num_rows == NUM_IMAGES * (2 * 2 + 4)
+    assert set(base["model"].to_pylist()) == {"base"}
+    assert scores.slice(0, base.num_rows).equals(base)
+    assert set(scores["model"].to_pylist()[base.num_rows :]) == {"erased"}
     # base: erase and synonym in 2 choices, 4 words in 1; erased: the same without the anchor
     assert scores.num_rows == NUM_IMAGES * (2 * 2 + 4 + 2 * 2 + 3)
     for row in scores.to_pylist():
@@ -140,14 +151,151 @@ def test_the_stage_scores_an_erasure(project, stage, drawn, judge, capsys):
     assert "after" in output
 
 
-def test_the_stage_repeats_its_bytes(project, stage):
+def test_the_stages_repeat_their_bytes(project):
     contents = []
     for _ in range(2):
-        stage.main("plane")
-        contents.append(
-            [(project / "artifacts/plane" / name).read_bytes() for name in ("scores.parquet", "scores.json")]
-        )
+        judge_and_score()
+        names = ("judged.parquet", "realera/scores.parquet", "realera/scores.json")
+        contents.append([(project / "artifacts/plane" / name).read_bytes() for name in names])
     assert contents[0] == contents[1]
+
+
+def test_the_originals_are_judged_once_for_all_methods(project, drawn):
+    """Score asks no judge about them again: it has no need of their pictures any more."""
+    save(drawn, "plane/uce/images", ERASED)  # a method that does nothing
+    judge_stage.main("plane")
+    for name in ("shared/base", "plane/originals"):
+        change(name, lambda row: row | {"png": b"no picture"})
+    for method in ("realera", "uce"):
+        score_stage.main("plane", method)
+    ours, other = (read_parquet(own("scores.parquet", method)) for method in ("realera", "uce"))
+    base = read_parquet("artifacts/plane/judged.parquet")
+    assert ours.slice(0, base.num_rows).equals(other.slice(0, base.num_rows))
+    assert not ours.equals(other)
+    summaries = [read_json(own("scores.json", method)) for method in ("realera", "uce")]
+    assert values_of(summaries[0]["base"]) == values_of(summaries[1]["base"])
+    assert summaries[1]["difference"]["Acc_e"]["probability"]["value"] == pytest.approx(0, abs=1e-4)
+
+
+def values_of(part: dict) -> dict:
+    """Return values without intervals, whose draws are of pairs."""
+    return {
+        (metric, reading): (figure["value"], figure["n"])
+        for metric, readings in part.items()
+        for reading, figure in (readings or {}).items()
+    }
+
+
+def test_an_erased_models_distances_are_counted_from_the_originals(project, drawn):
+    preset = PRESET | {"judged": {"by": ["classes", "distance"]}}
+    (project / "data/concepts/plane.yaml").write_text(yaml.safe_dump(preset))
+    judge_and_score()
+    rows = [row for row in read_parquet(own("scores.parquet")).to_pylist() if row["metric"] == "distance"]
+    values = {(row["model"], row["group"] in ("preserve", "unseen")): row["values"][0] for row in reversed(rows)}
+    assert values["base", True] == values["base", False] == values["erased", True] == 0
+    assert values["erased", False] > 0.01
+    change("plane/originals", lambda row: row["seed"] > 0 and row)
+    with pytest.raises(SystemExit):
+        score_stage.main("plane", "realera")
+
+
+def test_rows_of_the_originals_that_are_not_of_these_images_are_refused(project, capsys):
+    """A judged.parquet of before: the figures would be of other pairs."""
+    judge_stage.main("plane")
+    rows = read_parquet("artifacts/plane/judged.parquet").to_pylist()
+    fewer = pa.Table.from_pylist([row for row in rows if row["word"] != "cat"], schema=SCORES)
+    write_parquet(fewer, "artifacts/plane/judged.parquet")
+    with pytest.raises(SystemExit) as stopped:
+        score_stage.main("plane", "realera")
+    assert stopped.value.code == 1
+    (text,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "cat" in text
+    assert not list(project.glob("artifacts/plane/realera/scores*"))
+
+
+# --- a detector that runs elsewhere: one file for the original model and several methods
+
+
+METHODS = ("realera", "uce")
+
+
+@pytest.fixture
+def detected(project, drawn):
+    """A file with a face in every image of the original model and two methods; returns its lines and its path."""
+    save(drawn, "plane/uce/images", ERASED)
+    preset = PRESET | {"judged": {"by": ["identity"]}}
+    (project / "data/concepts/plane.yaml").write_text(yaml.safe_dump(preset))
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["judge"]["identity"] = "faces.csv"
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    groups = {"base": tuple(DRAWN), **dict.fromkeys(METHODS, ERASED)}
+    lines = [
+        f"{name}-{row['image_id']},0,{'dog' if name == 'realera' and row['group'] == 'erase' else row['parent']},0.9"
+        for name, drawn_groups in groups.items()
+        for row in drawn.to_pylist()
+        if row["group"] in drawn_groups
+    ]
+    write_faces(project, lines)
+    return lines
+
+
+def write_faces(project, lines: list[str]) -> None:
+    (project / "faces.csv").write_text("\n".join(["image_id,face,label,probability", *lines]) + "\n")
+
+
+def test_one_file_of_predictions_serves_every_method(project, detected):
+    judge_stage.main("plane")
+    for method in METHODS:
+        score_stage.main("plane", method)
+    values = {method: read_json(own("scores.json", method)) for method in METHODS}
+    assert values_of(values["realera"]["base"]) == values_of(values["uce"]["base"])
+    assert values["uce"]["base"]["Acc_e"]["identity_top1"]["value"] == 100
+    assert values["uce"]["erased"]["Acc_e"]["identity_top1"]["value"] == 100
+    assert values["realera"]["erased"]["Acc_e"]["identity_top1"]["value"] == 0
+    assert values["realera"]["erased"]["Acc_s"]["identity_top1"]["value"] == 100
+
+
+def test_the_manifest_lists_every_methods_images(project, detected):
+    from realera.commands import cli
+
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    (project / "params.yaml").write_text(yaml.safe_dump(params | {"methods": list(METHODS)}))
+    cli.manifest("plane", project / "faces")
+    with (project / "faces/manifest.csv").open(newline="", encoding="utf-8") as file:
+        listed = [row["image_id"] for row in csv.DictReader(file)]
+    assert sorted(listed) == sorted(line.partition(",")[0] for line in detected)
+
+
+@pytest.mark.parametrize(
+    ("change_lines", "refusing"),
+    [
+        (lambda lines: [line for line in lines if not line.startswith("uce-")], ["uce"]),
+        (lambda lines: [line for line in lines if not line.startswith("base-")], ["base"]),
+        (lambda lines: [*lines, "mace-0000000000000000,0,dog,0.5"], ["base", "realera", "uce"]),
+        (lambda lines: [*lines, "0000000000000000,0,dog,0.5"], ["base", "realera", "uce"]),
+        (lambda lines: [*lines, "uce-ffffffffffffffff,0,dog,0.5"], ["uce"]),
+        (lambda lines: [*lines, lines[0]], ["base"]),
+    ],
+)
+def test_rows_of_a_file_of_predictions_are_asked_for_by_whom_they_are_of(
+    project, detected, capsys, change_lines, refusing
+):
+    judge_stage.main("plane")
+    write_faces(project, change_lines(detected))
+    runs = {"base": lambda: judge_stage.main("plane")}
+    runs |= {method: partial(score_stage.main, "plane", method) for method in METHODS}
+    for name, run in runs.items():
+        capsys.readouterr()
+        if name not in refusing:
+            run()
+            continue
+        with pytest.raises(SystemExit):
+            run()
+        (text,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert text.startswith("error: faces.csv: ")
+
+
+# --- what the judge said
 
 
 def judged(drawn: pa.Table, **changes) -> list[dict]:
@@ -167,13 +315,13 @@ def test_probabilities_are_those_of_the_judge(project, judge, drawn):
     assert scores[-1]["metric"] == "unseen"
 
 
-def test_only_the_presets_words_of_the_shared_images_count(project, stage):
+def test_only_the_presets_words_of_the_shared_images_count(project):
     rows = read_parquet("artifacts/shared/base.parquet").to_pylist()
     other = rows[0] | {"word": "airplane", "parent": "airplane", "prompt": "a photo of the airplane"}
     more = pa.Table.from_pylist([*rows, other, rows[0] | {"group": "unseen"}], schema=SCHEMA)
     write_parquet(more, "artifacts/shared/base.parquet")
-    stage.main("plane")
-    assert read_json("artifacts/plane/scores.json")["base"]["Acc_s"]["top1"]["n"] == 2 * NUM_IMAGES
+    judge_and_score()
+    assert read_json(own("scores.json"))["base"]["Acc_s"]["top1"]["n"] == 2 * NUM_IMAGES
 
 
 @pytest.mark.parametrize(
@@ -181,29 +329,34 @@ def test_only_the_presets_words_of_the_shared_images_count(project, stage):
     [
         ("shared/base", lambda row: row["word"] != "ship" and row, "base.parquet: no images of 'ship' (preserve)"),
         ("plane/originals", lambda row: row["word"] != "dog" and row, "no images of 'dog' (anchor)"),
-        ("plane/images", lambda row: row["word"] != "banana" and row, "images.parquet: no images of 'banana'"),
-        ("plane/images", lambda row: row | {"png": row["png"][:200]}, "images.parquet: image 0000000000000000: not"),
+        ("plane/realera/images", lambda row: row["word"] != "banana" and row, "images.parquet: no images of 'banana'"),
+        (
+            "plane/realera/images",
+            lambda row: row | {"png": row["png"][:200]},
+            "images.parquet: image 0000000000000000: not",
+        ),
         ("plane/originals", lambda row: row | {"png": b"no picture"}, "originals.parquet: image 000000000"),
-        ("plane/images", lambda row: row | {"seed": row["seed"] + 1}, "no image of the erased model"),
+        ("plane/realera/images", lambda row: row | {"seed": row["seed"] + 1}, "no image of the erased model"),
     ],
 )
-def test_bad_input_is_one_line_that_names_it(project, stage, name, function, message, capsys):
+def test_bad_input_is_one_line_that_names_it(project, name, function, message, capsys):
     change(name, function)
     with pytest.raises(SystemExit) as stopped:
-        stage.main("plane")
+        judge_and_score()
     assert stopped.value.code == 1
     (text,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert message in text
-    assert not list(project.glob("artifacts/plane/*scores*"))
+    assert not list(project.glob("artifacts/plane/**/*scores*"))
+    assert (project / "artifacts/plane/judged.parquet").exists() == name.endswith("realera/images")
 
 
 def test_a_missing_file_ends_the_process_with_one_line(project, repository):
-    (project / "artifacts/plane/images.parquet").unlink()
-    command = [sys.executable, str(repository / "stages" / "score.py"), "plane"]
+    (project / own("images.parquet")).unlink()
+    command = [sys.executable, str(repository / "stages" / "score.py"), "plane", "realera"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert ended.stderr.strip() == "error: artifacts/plane/images.parquet: a file is needed here, found nothing"
+    assert ended.stderr.strip() == "error: artifacts/plane/realera/images.parquet: a file is needed here, found nothing"
 
 
 def test_images_of_an_unknown_group_or_class_are_refused(project, drawn):

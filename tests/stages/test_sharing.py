@@ -4,9 +4,11 @@ import subprocess
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from tests.kit.dvc_repository import Repository
 from tests.stages.test_pipeline import SOURCES, hashes, set_param, shrink
+from tools import ablations
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +68,7 @@ def publish(person: Repository, message: str) -> None:
 def test_nothing_runs_in_a_second_clone(first, second):
     assert second.reproduce().ran == []
     assert hashes(second.root) == hashes(first.root)
-    assert (second.root / "artifacts/airplane/images.parquet").exists()
+    assert (second.root / "artifacts/airplane/realera/images.parquet").exists()
 
 
 def test_of_a_setting_that_a_colleague_has_pushed_only_the_report_runs(first, second):
@@ -80,10 +82,22 @@ def test_of_a_setting_that_a_colleague_has_pushed_only_the_report_runs(first, se
     assert hashes(second.root) == hashes(first.root)
 
 
-def test_an_experiment_travels_through_git_and_the_remote(first, second):
+def assert_is_in_tables(person: Repository, name: str, monkeypatch) -> None:
+    """The tool for ablations reads an experiment's figures from its commit."""
+    with monkeypatch.context() as patch:
+        patch.chdir(person.root)
+        for variable, value in person.environment.items():
+            patch.setenv(variable, value)
+        done = CliRunner().invoke(ablations.app, ["table", "airplane", name])
+    assert done.exit_code == 0, done.output
+    assert f"| {name} | probability | " in done.output
+
+
+def test_an_experiment_travels_through_git_and_the_remote(first, second, monkeypatch):
     first.run("git", "remote", "add", "origin", str(first.origin))
     first.run("dvc", "exp", "run", "--name", "few-resamples", "-S", "score.num_resamples=100")
     first.run("dvc", "exp", "push", "--run-cache", "origin", "few-resamples")
+    assert_is_in_tables(first, "few-resamples", monkeypatch)
 
     second.run("git", "checkout", "--quiet", "--force", "main")
     assert "few-resamples" in second.run("dvc", "exp", "list", "origin")
