@@ -10,12 +10,24 @@ from hypothesis import strategies as st
 from realera.commands.front import read_settings, recipe_options
 from realera.settings.config import load_params
 from realera.settings.errors import ConfigError
+from realera.settings.presets import Preserve, load_preset, load_words, preserved_words
 from realera.settings.recipes import DEFAULTS, flat, merged, read_recipe, recipe_names
 
 
 def test_what_ships_is_what_the_project_has(repository):
     assert (DEFAULTS / "params.yaml").read_bytes() == (repository / "params.yaml").read_bytes()
     assert (DEFAULTS / "templates.yaml").read_bytes() == (repository / "data/prompts/templates.yaml").read_bytes()
+
+
+def test_everyday_nouns_are_a_list_for_presets_and_pages_count_them(repository):
+    preset = load_preset("airplane")
+    preset = preset.model_copy(update={"preserve": Preserve(lists=("everyday",), texts=("",), words=("zeppelin",))})
+    kept = preserved_words(preset, ())
+    assert kept[-1] == "zeppelin"
+    assert "airplane" not in kept
+    assert set(kept[:-1]) <= set(load_words("everyday"))
+    for page in ("docs/python.md", "docs/presets.md"):
+        assert f"{len(load_words('everyday'))} everyday nouns" in (repository / page).read_text(encoding="utf-8")
 
 
 def test_tiny_is_the_projects_own_setting(repository):
