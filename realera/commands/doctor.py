@@ -21,6 +21,8 @@ from realera.store.scratch import scratch_root
 EMBEDDED = ("data/models/tiny-sd", "data/models/tiny-clip", "data/models/tiny-style")
 _LEAST_FREE_BYTES = 1 << 30
 _JUDGE_INDEX = "config.json"
+_DVC_FILES = ("dvc.yaml", ".dvc")
+PARAMS = "params.yaml"
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,15 @@ def examine(params: Path) -> list[Finding]:
         Finding("realera", f"{__version__}, Python {platform.python_version()}, {platform.system()}"),
         *_packages(),
         *_devices(),
-        *_models(params),
+        *(_models(params) if _is_project(params) else ()),
         _scratch(),
         *_dvc(),
     ]
+
+
+def _is_project(params: Path) -> bool:
+    """Say whether there is something of a project: outside of one nobody needs its parameters and embedded models."""
+    return any(project.find(name) for name in (*_DVC_FILES, params)) or params.name != PARAMS
 
 
 def _packages() -> Iterator[Finding]:
@@ -197,7 +204,7 @@ def _scratch() -> Finding:
 
 def _dvc() -> Iterator[Finding]:
     """The stages need the `dvc` program, in a folder that git and DVC know; outside of a project nobody needs it."""
-    places = {name: project.find(name) for name in ("dvc.yaml", ".dvc")}
+    places = {name: project.find(name) for name in _DVC_FILES}
     if not any(places.values()):
         yield Finding("project", "none here: `realera erase` works, the pipeline needs a clone")
         return

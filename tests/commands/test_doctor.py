@@ -54,8 +54,8 @@ def test_a_whole_project_is_found_whole(workspace):
 
 def test_every_runtime_package_is_looked_at(workspace):
     names = {finding.name for finding in doctor.examine(workspace / "params.yaml")}
-    assert {"diffusers", "transformers", "peft", "accelerate", "safetensors", "dvc", "pyarrow"} <= names
-    assert not {"pytest", "ruff", "resvg-py"} & names  # extras
+    assert {"diffusers", "transformers", "peft", "accelerate", "safetensors", "dvc program", "pyarrow"} <= names
+    assert not {"pytest", "ruff", "resvg-py", "dvc"} & names  # extras
 
 
 def test_a_cut_off_weight_file_is_named(workspace):

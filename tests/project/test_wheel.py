@@ -119,5 +119,8 @@ def test_doctor_asks_for_no_project(python, tmp_path):
     environment.pop("PYTHONPATH", None)
     command = [str(python), "-m", "realera.commands.cli", "doctor"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
     assert "realera erase" in done.stdout
     assert "dvc program" not in done.stdout
+    named = subprocess.run([*command, "--params", "own.yaml"], cwd=tmp_path, env=environment, capture_output=True)
+    assert named.returncode == 1

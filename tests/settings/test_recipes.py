@@ -10,12 +10,24 @@ from hypothesis import strategies as st
 from realera.commands.front import read_settings, recipe_options
 from realera.settings.config import load_params
 from realera.settings.errors import ConfigError
+from realera.settings.presets import Preserve, load_preset, load_words, preserved_words
 from realera.settings.recipes import DEFAULTS, flat, merged, read_recipe, recipe_names
 
 
 def test_what_ships_is_what_the_project_has(repository):
     assert (DEFAULTS / "params.yaml").read_bytes() == (repository / "params.yaml").read_bytes()
     assert (DEFAULTS / "templates.yaml").read_bytes() == (repository / "data/prompts/templates.yaml").read_bytes()
+
+
+def test_everyday_nouns_are_a_list_for_presets_and_pages_count_them(repository):
+    preset = load_preset("airplane")
+    preset = preset.model_copy(update={"preserve": Preserve(lists=("everyday",), texts=("",), words=("zeppelin",))})
+    kept = preserved_words(preset, ())
+    assert kept[-1] == "zeppelin"
+    assert "airplane" not in kept
+    assert set(kept[:-1]) <= set(load_words("everyday"))
+    for page in ("docs/python.md", "docs/presets.md"):
+        assert f"{len(load_words('everyday'))} everyday nouns" in (repository / page).read_text(encoding="utf-8")
 
 
 def test_tiny_is_the_projects_own_setting(repository):
@@ -47,6 +59,29 @@ def test_a_file_is_a_recipe_and_its_slips_are_named(tmp_path):
     path.write_text("lora: {stepz: 7}\n")
     with pytest.raises(ConfigError, match=rf"{path}: lora.stepz: unknown key"):
         read_recipe(path)
+
+
+@given(st.floats(1e-12, 1e12), st.sampled_from(["no", "fp16"]), st.booleans(), st.text("abc/-_.:1", min_size=2))
+def test_any_value_arrives_as_it_is(tmp_path_factory, number, word, truth, id):
+    from dvc.utils.hydra import apply_overrides
+
+    folder = tmp_path_factory.mktemp("recipe")
+    values = {
+        "model": {"id": f"m{id}"},
+        "lora": {"learning_rate": number, "mixed_precision": word, "targets": ["to_k"]},
+        "solver": {"enabled": truth},
+    }
+    (folder / "own.yaml").write_text(yaml.safe_dump(values))
+    path = shutil.copy(DEFAULTS / "params.yaml", folder)
+    apply_overrides(path, recipe_options(folder / "own.yaml").split()[1::2])
+    assert load_params(path) == merged(values, "own")
+
+
+@pytest.mark.parametrize("id", ["my models/sd", "$HOME/sd", "a,b", ""])
+def test_a_value_that_a_shell_would_take_apart_is_refused(tmp_path, id):
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"judge": {"id": id or "'"}}))
+    with pytest.raises(ConfigError, match=r"recipe: judge.id: found"):
+        recipe_options(tmp_path / "own.yaml")
 
 
 @pytest.mark.parametrize("pair", ["lora.steps", "=3", "lora.steps=[1"])
