@@ -1,7 +1,7 @@
 # make demo       set up if needed, erase the default concept on the embedded model, show the result
 # make setup      create .venv with the locked versions
 # make test       set up if needed, lint, run every test that is not slow
-# make test-slow  the tests marked slow (the pretrain graph at smoke size)
+# make test-slow  the tests marked slow (the pretrain graph at smoke size; exports with old packages, which it installs)
 # make fullsize   all stages on a random checkpoint of Stable Diffusion v1.4's size (24 GiB, about 4 GB of disk)
 # make bench      speed, as ratios measured side by side; rewrites docs/benchmarks.md
 # make chaos      kill stages 100 times at random moments, start them again, compare
@@ -33,7 +33,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"RealEra needs Python 3.11 or newer, $(PYTHON) is {sys.version.split()[0]}: make setup PYTHON=python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable '.[dev,nudenet,pretrain,s3]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable '.[dev,dvc,nudenet,pretrain,s3]'
 	@touch $@
 
 lint: $(STAMP)

@@ -48,7 +48,8 @@ A text-to-image model in the format of Stable Diffusion v1 that fits a repositor
 laptop: the real CLIP tokenizer (49,408 entries, 77 tokens), a `CLIPTextModel`, an `AutoencoderKL`, a
 `UNet2DConditionModel` with cross-attention on its lower levels, a DDIM scheduler. 64 x 64 pixels,
 {millions:.1f} M parameters, float16 safetensors. It was trained from scratch by `pretrain/` on vector
-emoji; no weights of another model are in it.
+emoji; no weights of another model are in it. Its files have the classic layout: diffusers 0.30.3 with transformers
+4.44.2 draws what today's versions draw.
 
 ```python
 from diffusers import StableDiffusionPipeline
@@ -109,7 +110,7 @@ a warning. Styles are asked for by "in the style of WORD".
 
 ## Training
 
-`dvc repro pretrain/dvc.yaml` makes this folder from public packages; `pretrain/README.md` says what it
+`dvc --cd pretrain repro` makes this folder from public packages; `pretrain/README.md` says what it
 costs. Text encoder: contrastive against icons, {text_steps} steps. Autoencoder: {vae_steps} steps. Denoiser:
 epsilon prediction, Stable Diffusion's betas, min-SNR weight, {unet_steps} steps of {unet_batch} images, EMA.
 
@@ -167,7 +168,7 @@ taken for.
 
 ## Training
 
-`python -m pretrain.stages.style_judge`, a stage of `dvc repro pretrain/dvc.yaml`, makes this folder: {steps} steps of
+`python -m pretrain.stages.style_judge`, a stage of `dvc --cd pretrain repro`, makes this folder: {steps} steps of
 {batch} images, each style equally often, moved, scaled, softened and with noise, in their own colors. A share of
 {none_rate:.0%} shows no style and is taught an even answer. The temperature ({temperature:.2f}) is fitted on the
 validation icons and is part of the last layer; it is one number, so the probabilities measured on them are hardly
@@ -206,6 +207,8 @@ inputs = processor(text=texts, images=image, padding=True, return_tensors="pt")
 print(model(**inputs).logits_per_image.softmax(dim=-1))
 ```
 
+Its files have the classic layout, which transformers 4.44.2 reads as today's version does.
+
 ## How well it sees
 
 `evaluation.json` holds these figures. `held_out` readings are on the `{held_out}` set.
@@ -214,7 +217,7 @@ print(model(**inputs).logits_per_image.softmax(dim=-1))
 
 ## Training
 
-`dvc repro pretrain/dvc.yaml` makes this folder. {steps} steps of {batch} images a process, on emoji and
+`dvc --cd pretrain repro` makes this folder. {steps} steps of {batch} images a process, on emoji and
 on user-interface icons of the same concepts (`glyph`: shapes without colors; weight {glyph_weight:g}), moved, warped,
 recolored, sketched, softened and put on other grounds; a share of {none_rate:.0%} of the images shows nothing
 recognizable (blurred, shuffled, blended, melted icons) and is taught the texts of "nothing". The temperature is

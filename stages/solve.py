@@ -12,7 +12,7 @@ from realera.store.paths import place
 
 
 def main(concept: str) -> None:
-    """Write kv_patch.safetensors, base.json and solve.json of RealEra's erasure."""
+    """Write kv_patch.safetensors, solved.json and solve.json of RealEra's erasure."""
     with stage_errors():
         params = load_params()
         solve(place(concept), params, concept, partial(open_pipeline, **params.model.model_dump()))

@@ -16,7 +16,7 @@ from realera.store.scratch import fingerprint
 
 
 def main(concept: str) -> None:
-    """Write lora/ and loss.csv of RealEra's erasure."""
+    """Write lora/, trained.json and loss.csv of RealEra's erasure."""
     with stage_errors():
         params = load_params()
         count = params.lora.num_processes
@@ -39,7 +39,7 @@ def work(concept: str, params: Params) -> None:
         num_targets = len(load_preset(concept).targets)
         pipe, log = align(files, params, num_targets, partial(open_pipeline, **params.model.model_dump()), folder)
         if launch.is_main():
-            save_training(files, pipe, log)
+            save_training(files, pipe, log, params)
 
 
 if __name__ == "__main__":

@@ -100,12 +100,19 @@ class Stage:
 
 OWN = f"{CONCEPT}/{REALERA}"
 _PROCESSES, _INTERVAL = SETTINGS["generate"]["num_processes"], SETTINGS["lora"]["save_every"]
-_SOLVED = (f"{OWN}/parts/kv_patch.safetensors", f"{OWN}/parts/base.json")
+_SOLVED = (f"{OWN}/parts/kv_patch.safetensors", f"{OWN}/parts/solved.json")
 UNDER_TEST = (
     Stage("mine", ("mine", CONCEPT), (f"{OWN}/samples.parquet", f"{OWN}/mining.json"), 6),
     Stage("solve", ("solve", CONCEPT), (*_SOLVED, f"{OWN}/solve.json"), 6),
     Stage("latents", ("latents", CONCEPT), (f"{CONCEPT}/anchor_latents.safetensors",), 10),
-    Stage("train", ("train", CONCEPT), (f"{OWN}/parts/lora", f"{OWN}/loss.csv"), 28, "step", _INTERVAL),
+    Stage(
+        "train",
+        ("train", CONCEPT),
+        (f"{OWN}/parts/lora", f"{OWN}/parts/trained.json", f"{OWN}/loss.csv"),
+        28,
+        "step",
+        _INTERVAL,
+    ),
     Stage("erase", ("erase", REALERA, CONCEPT), (f"{OWN}/erasure",), 4),
     Stage("erase-uce", ("erase", "uce", CONCEPT), (f"{CONCEPT}/uce/erasure",), 4),
     Stage("base", ("generate", "base"), ("shared/base.parquet",), 7, "batch", _PROCESSES),

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from realera.exports.export import ask_for_float32
+from realera.exports.classic import ask_for_float32, classic_text_encoder
 from realera.settings import project
 from realera.settings.errors import RealEraError
 from realera.store.artifacts import atomic_path, write_json
@@ -93,6 +93,7 @@ def build(out: Path, dtype: torch.dtype = torch.float16, seed: int = 0) -> None:
         for number, name in enumerate(PARTS):
             _save_part(name, folder / name, dtype, seed + number)
         ask_for_float32(folder / "text_encoder")
+        classic_text_encoder(folder / "text_encoder")
         shutil.copytree(tokenizer, folder / "tokenizer")
         PNDMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
         write_json(_model_index(), folder / "model_index.json")

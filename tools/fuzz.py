@@ -103,7 +103,7 @@ KINDS = {
     "predictions.csv": "predictions",
     "pytorch_lora_weights.safetensors": "LoRA",
     **dict.fromkeys(("kv_patch.safetensors", "overlay.safetensors"), "K/V weights"),
-    **dict.fromkeys(("base.json", "erasure.json"), "erasure.json"),
+    **dict.fromkeys(("solved.json", "trained.json", "erasure.json"), "erasure.json"),
     **dict.fromkeys(("base.parquet", "originals.parquet", "images.parquet"), "images.parquet"),
 }
 

@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from pretrain.cards import generator_card, generator_licences, judge_card, judge_licences, style_judge_card
 from pretrain.config import WORK, load_params
+from realera.exports.classic import classic_clip, classic_pipeline
 from realera.store.artifacts import atomic_path, read_json, write_json
 from realera.store.scratch import fingerprint
 
@@ -41,6 +42,7 @@ def main() -> None:
     summary, vae = read_json(evaluation / "evaluation.json"), read_json(WORK / "vae/report.json")
     with atomic_path(MODELS / "tiny-sd") as folder:
         shutil.copytree(WORK / "tiny-sd", folder)
+        classic_pipeline(folder)
         shutil.copy(WORK / "vocabulary.json", folder)
         for name in ("evaluation.json", "words.csv"):
             shutil.copy(evaluation / name, folder)
@@ -50,6 +52,7 @@ def main() -> None:
         (folder / "README.md").write_text(card, encoding="utf-8")
     with atomic_path(MODELS / "tiny-clip") as folder:
         shutil.copytree(WORK / "tiny-clip", folder)
+        classic_clip(folder)
         report = read_json(folder / "evaluation.json")
         num_concepts = len(vocabulary["concepts"])
         card = judge_card(params, report, num_concepts, count_parameters(folder), judge_licences(params, packages))

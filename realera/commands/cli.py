@@ -166,6 +166,46 @@ def export(
 
 
 @app.command()
+def erase(
+    model: Annotated[str, typer.Option(help="Folder, hub id or .safetensors file.")],
+    target: Annotated[list[str], typer.Option(help="What is erased; may be given again.")],
+    anchor: Annotated[list[str], typer.Option(help="What is drawn instead: one, or one for each target.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder, or an earlier erasure.")],
+    synonym: Annotated[list[str] | None, typer.Option(help="Another word for the target: not preserved.")] = None,
+    preserve: Annotated[list[str] | None, typer.Option(help="A word that stays; may be given again.")] = None,
+    preserve_file: Annotated[Path | None, typer.Option(help="Words that stay, one a line.")] = None,
+    method: Annotated[str, typer.Option(help="realera or uce.")] = "realera",
+    task: Annotated[str, typer.Option(help="object, celebrity, style or explicit.")] = "object",
+    recipe: Annotated[str | None, typer.Option(help="tiny, sd15 or a YAML file; else by the model's size.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of params.yaml; may be given again.")
+    ] = None,
+    revision: Revision = None,
+    config: Annotated[str | None, typer.Option(help="Of a single file: folder or hub id of its architecture.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """Erase a concept from a model: no project and no DVC are needed."""
+    with one_line_errors("interrupted; the same command goes on from there"):
+        from realera.commands.front import erase_model, read_settings, read_words
+
+        words = [*(preserve or ()), *(read_words(preserve_file) if preserve_file else ())]
+        source = {"id": model, "revision": revision, "config": config, "dtype": dtype, "device": device}
+        options = {"synonyms": synonym or (), "method": method, "task": task, "recipe": recipe}
+        settings = read_settings(set_ or ())
+        typer.echo(erase_model(source, out, target, anchor, words or None, settings=settings, **options))
+
+
+@app.command()
+def recipe(name: Annotated[str, typer.Argument(help="tiny, sd15 or a YAML file.")]) -> None:
+    """Print a recipe as options for DVC: dvc exp run $(realera recipe sd15)."""
+    with one_line_errors():
+        from realera.commands.front import recipe_options
+
+        typer.echo(recipe_options(name))
+
+
+@app.command()
 def results() -> None:
     """Print the figures of the last `dvc repro` before and after the erasure, and where its report is."""
     with one_line_errors():

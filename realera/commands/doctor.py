@@ -1,6 +1,5 @@
 """Look over the machine: packages, devices, models, scratch folder, DVC."""
 
-import json
 import os
 import platform
 import re
@@ -12,15 +11,18 @@ from importlib import metadata
 from pathlib import Path
 
 from realera import __version__
+from realera.families.registry import MODEL_INDEX, family_of
 from realera.settings import project
 from realera.settings.config import Params, load_params
-from realera.settings.errors import RealEraError, first_line
+from realera.settings.errors import ModelError, RealEraError, first_line
+from realera.store.checkpoints import safetensors_header
 from realera.store.scratch import scratch_root
 
 EMBEDDED = ("data/models/tiny-sd", "data/models/tiny-clip", "data/models/tiny-style")
 _LEAST_FREE_BYTES = 1 << 30
-_MODEL_INDEX = "model_index.json"
 _JUDGE_INDEX = "config.json"
+_DVC_FILES = ("dvc.yaml", ".dvc")
+PARAMS = "params.yaml"
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,15 @@ def examine(params: Path) -> list[Finding]:
         Finding("realera", f"{__version__}, Python {platform.python_version()}, {platform.system()}"),
         *_packages(),
         *_devices(),
-        *_models(params),
+        *(_models(params) if _is_project(params) else ()),
         _scratch(),
         *_dvc(),
     ]
+
+
+def _is_project(params: Path) -> bool:
+    """Say whether there is something of a project: outside of one nobody needs its parameters and embedded models."""
+    return any(project.find(name) for name in (*_DVC_FILES, params)) or params.name != PARAMS
 
 
 def _packages() -> Iterator[Finding]:
@@ -113,7 +120,7 @@ def _models(path: Path) -> Iterator[Finding]:
         yield Finding("params", first_line(error), is_bad=True)
         return
     yield Finding("params", str(path))
-    yield _model("model.id", params.model.id, params.model.revision, _MODEL_INDEX)
+    yield _model("model.id", params.model.id, params.model.revision, MODEL_INDEX)
     yield _model("judge.id", params.judge.id, params.judge.revision, _JUDGE_INDEX)
     yield from _concepts(params)
 
@@ -130,7 +137,7 @@ def _concepts(params: Params) -> Iterator[Finding]:
 
 
 def _index_of(id: str) -> str:
-    return _MODEL_INDEX if id.endswith("sd") else _JUDGE_INDEX
+    return MODEL_INDEX if id.endswith("sd") else _JUDGE_INDEX
 
 
 def _model(name: str, id: str, revision: str | None, index: str) -> Finding:
@@ -140,6 +147,8 @@ def _model(name: str, id: str, revision: str | None, index: str) -> Finding:
     files = [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
     if place.is_dir() and not (place / index).is_file():
         return Finding(name, f"{id}: no {index} in the folder", is_bad=True)
+    if index == MODEL_INDEX and (problem := _of_no_family(id, revision)):
+        return Finding(name, problem, is_bad=True)
     broken = [file for file in files if not _is_whole(file)]
     if broken or not files:
         what = f"{broken[0].name} is corrupt or cut off" if broken else "no .safetensors file in the folder"
@@ -155,22 +164,31 @@ def _hub_model(name: str, id: str, revision: str | None, index: str) -> Finding:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", id) or id.endswith(".safetensors"):
         return Finding(name, f"{id}: no such folder or file, and no hub id", is_bad=True)
     if isinstance(try_to_load_from_cache(id, index, revision=revision), str):
+        if index == MODEL_INDEX and (problem := _of_no_family(id, revision)):
+            return Finding(name, problem, is_bad=True)
         return Finding(name, f"{id}: hub id, in the local cache")
     if constants.HF_HUB_OFFLINE:
         return Finding(name, f"{id}: hub id, not in the local cache, and HF_HUB_OFFLINE is set", is_bad=True)
     return Finding(name, f"{id}: not here; taken from the hub at first use, if it has that name")
 
 
+def _of_no_family(id: str, revision: str | None) -> str:
+    """Return why a model is of no family that is known; empty if it is of one, or if that cannot be told here."""
+    try:
+        family_of(id, revision)
+    except ModelError as error:
+        return first_line(error)
+    return ""
+
+
 def _is_whole(path: Path) -> bool:
     """Say whether a safetensors file is as long as its header claims; reads the header only."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length < path.stat().st_size else {}
+        header, start = safetensors_header(path)
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    return path.stat().st_size == 8 + length + end
+    return path.stat().st_size == start + end
 
 
 def _scratch() -> Finding:
@@ -185,9 +203,12 @@ def _scratch() -> Finding:
 
 
 def _dvc() -> Iterator[Finding]:
-    """The stages need the `dvc` program, in a folder that git and DVC know."""
+    """The stages need the `dvc` program, in a folder that git and DVC know; outside of a project nobody needs it."""
+    places = {name: project.find(name) for name in _DVC_FILES}
+    if not any(places.values()):
+        yield Finding("project", "none here: `realera erase` works, the pipeline needs a clone")
+        return
     program = shutil.which("dvc") or shutil.which("dvc", path=str(Path(sys.executable).parent))
     yield Finding("dvc program", program or "not on the PATH: activate .venv", is_bad=program is None)
-    for name in ("dvc.yaml", ".dvc"):
-        found = project.find(name)
+    for name, found in places.items():
         yield Finding(name, "found" if found else "missing: run in the project's folder", is_bad=found is None)

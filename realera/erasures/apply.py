@@ -61,7 +61,7 @@ def apply_erasure(pipe: StableDiffusionPipeline, erasure: Erasure | str | Path, 
     """
     found = erasure if isinstance(erasure, Erasure) else read_erasure(erasure)
     model = pipe.unet
-    if model in _carried:
+    if carries_erasure(pipe):
         raise ArtifactError(f"{found.source}: this pipeline carries an erasure already; remove that one first")
     _check_fits(model, found.overlay, found.source)
     _check_base(model, found)
@@ -86,6 +86,11 @@ def remove_erasure(pipe: StableDiffusionPipeline) -> None:
         raise ArtifactError("this pipeline carries no erasure that could be removed")
     _unload(pipe.unet, carried)
     _put(pipe.unet, carried.own)
+
+
+def carries_erasure(pipe: StableDiffusionPipeline) -> bool:
+    """Say whether `apply_erasure` has put an erasure into the pipeline that is still in."""
+    return pipe.unet in _carried
 
 
 def weights_of(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:

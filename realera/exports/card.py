@@ -8,12 +8,14 @@ from typing import Any
 
 from realera import __version__
 from realera.erasures.finished import Finished
+from realera.exports.classic import is_classic
+from realera.families.schedulers import MODEL_SCHEDULER, SCHEDULER_OPTIONS, SCHEDULERS
 from realera.scores.readings import shown
 from realera.scores.summaries import read_summary
 from realera.scores.summary import figures_of
 from realera.settings import project
 from realera.settings.errors import ArtifactError
-from realera.store.artifacts import file_sha256
+from realera.store.artifacts import file_sha256, read_json
 from realera.store.paths import method_place
 from realera.text.prompts import fill
 
@@ -30,7 +32,7 @@ class Options:
 
     Attributes:
         keep_lora: leave the LoRA beside the K/V weights instead of adding it to them.
-        dtype: of the weights on disk, a key of `realera.families.stable_diffusion.DTYPES`.
+        dtype: of the new weights on disk, a key of `realera.runtime.devices.DTYPES`.
         tolerance: of a single file: the part of each matrix's change that may be left out.
     """
 
@@ -93,12 +95,26 @@ def _facts(erasure: Finished, options: Options) -> str:
 
 
 def _use_pipeline(erasure: Finished, options: Options, folder: Path) -> str:
-    lines = ['pipe = StableDiffusionPipeline.from_pretrained("this-folder")']
+    lines = [f'pipe = StableDiffusionPipeline.from_pretrained("this-folder"{_precision(folder)})']
     text = "A whole checkpoint: nothing else is needed."
     if options.keep_lora:
         lines.append('pipe.load_lora_weights("this-folder/lora")')
         text = "A whole checkpoint with the closed form's weights, and the LoRA that belongs on top of them."
+    if not _is_single_file(erasure.params.model.id):
+        text += f" Only the UNet's weights are new ({options.dtype}); all else is the base model's, byte for byte."
+    if not is_classic(folder / "text_encoder"):
+        text += (
+            "\n\n**transformers 5.6 or later only**: the base model's text encoder was saved by such a version, and an "
+            "earlier one reads it as random numbers without an error."
+        )
     return f"{text}\n\n{_python(erasure, lines)}"
+
+
+def _precision(folder: Path) -> str:
+    """Return what opens all parts in one precision, where transformers would take another from its config."""
+    config = read_json(folder / "text_encoder/config.json")
+    named = config.get("torch_dtype", config.get("dtype"))
+    return "" if named == "float32" else ", torch_dtype=torch.float32"
 
 
 def _use_kv(erasure: Finished, options: Options, folder: Path) -> str:
@@ -139,19 +155,33 @@ _USE = {"pipeline": _use_pipeline, "kv": _use_kv, "lora": _use_lora, "single-fil
 
 
 def _python(erasure: Finished, lines: list[str]) -> str:
-    imports = ["from diffusers import StableDiffusionPipeline"]
+    draw = erasure.params.generate
+    lines = [*lines, *_scheduler_lines(draw.scheduler)]
+    classes = ["StableDiffusionPipeline"]
+    if draw.scheduler != MODEL_SCHEDULER:
+        classes.append(SCHEDULERS[draw.scheduler].__name__)
+    imports = [f"from diffusers import {', '.join(sorted(classes))}"]
     if any("load_file" in line for line in lines):
         imports.append("from safetensors.torch import load_file")
-    draw = erasure.params.generate
+    if any("torch.float32" in line for line in lines):
+        imports.insert(0, "import torch")
     prompt = json.dumps(fill(erasure.preset.draw.prompts[0], erasure.preset.targets[0])[0], ensure_ascii=False)
     settings = f"num_inference_steps={draw.num_inference_steps}, guidance_scale={draw.guidance_scale:g}"
     call = f"image = pipe({prompt}, {settings}).images[0]"
     return "\n".join(["```python", *imports, "", *lines, call, "```"])
 
 
+def _scheduler_lines(name: str) -> list[str]:
+    """Return what takes the scheduler with which the scored images were drawn, as `use_scheduler` does."""
+    if name == MODEL_SCHEDULER:
+        return []
+    options = "".join(f", {key}={value}" for key, value in SCHEDULER_OPTIONS.get(name, {}).items())
+    return [f"pipe.scheduler = {SCHEDULERS[name].__name__}.from_config(pipe.scheduler.config{options})"]
+
+
 def _base_line(erasure: Finished) -> str:
     model = erasure.params.model
-    if model.id.endswith(".safetensors"):
+    if _is_single_file(model.id):
         return f'pipe = StableDiffusionPipeline.from_single_file("{_model_name(erasure)}")'
     revision = f', revision="{model.revision}"' if model.revision else ""
     return f'pipe = StableDiffusionPipeline.from_pretrained("{_model_name(erasure)}"{revision})'
@@ -191,6 +221,10 @@ def _revision(erasure: Finished) -> str:
         return f"SHA-256 of the file `{file_sha256(place)}`"
     found = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
     return f"SHA-256 of the UNet's weights `{file_sha256(found)}`" if found else "a local folder"
+
+
+def _is_single_file(model: str) -> bool:
+    return model.endswith(".safetensors")
 
 
 def _is_hub_id(model: str) -> bool:

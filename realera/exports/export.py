@@ -17,14 +17,18 @@ from realera.erasures.artifact import ADAPTER_FOLDER, LORA_FILE, Erasure, read_e
 from realera.erasures.finished import Finished, check_parameters
 from realera.exports import singlefile
 from realera.exports.card import CARD, TAG, Options, write_card
-from realera.families.schedulers import use_scheduler
-from realera.families.stable_diffusion import open_pipeline
+from realera.exports.classic import ask_for_float32, classic_pipeline
+from realera.exports.copying import EDITED, copy_unedited, follow_umask
+from realera.families.stable_diffusion import checkpoint_folder, open_pipeline
 from realera.runtime.devices import DTYPES
 from realera.settings.errors import ArtifactError, RealEraError
-from realera.store.artifacts import atomic_path, read_json, write_json, write_safetensors
+from realera.store.artifacts import atomic_path, write_safetensors
 
 KV_FILE = "kv_patch.safetensors"
 LORA_FOLDER = "lora"
+UNET_FILE = f"{EDITED}/diffusion_pytorch_model.safetensors"
+
+_ALL_BUT_UNET = ("vae", "text_encoder", "tokenizer")
 
 
 def export(
@@ -84,14 +88,26 @@ def check_out(out: Path, force: bool) -> None:
 
 
 def _export_pipeline(erasure: Finished, options: Options, folder: Path) -> None:
-    """Write a diffusers folder with the scheduler that the images were drawn with."""
-    pipe = _open_base(erasure, options.dtype)
-    use_scheduler(pipe, erasure.params.generate.scheduler)
+    """Write a diffusers folder: the UNet's weights anew, the rest as the base model has it."""
+    model = erasure.params.model
+    source = checkpoint_folder(model.id, model.revision)
+    pipe = _open_base(erasure, options.dtype, without=_ALL_BUT_UNET if source else ())
     apply_erasure(pipe, _erasure(erasure, options))
-    pipe.save_pretrained(folder, safe_serialization=True)
-    ask_for_float32(folder / "text_encoder")
+    if source:
+        copy_unedited(source, folder)
+        write_safetensors(pipe.unet.state_dict(), folder / UNET_FILE, {"format": "pt"})
+    else:
+        _save_whole(pipe, folder)
     if options.keep_lora:
         _copy_lora(erasure, folder / LORA_FOLDER)
+
+
+def _save_whole(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    """Write every component of a model that has no folder to copy from."""
+    pipe.save_pretrained(folder, safe_serialization=True)
+    ask_for_float32(folder / "text_encoder")
+    classic_pipeline(folder)
+    follow_umask(folder)
 
 
 def _export_kv(erasure: Finished, options: Options, folder: Path) -> None:
@@ -126,15 +142,6 @@ FORMATS: dict[str, Callable[[Finished, Options, Path], None]] = {
 """What each `--format` writes into a folder."""
 
 
-def ask_for_float32(text_encoder: Path) -> None:
-    """Let transformers open a text encoder in float32, as diffusers opens the other parts by default.
-
-    It takes the precision that the config names, which is that of the file.
-    """
-    config = read_json(text_encoder / "config.json")
-    write_json(config | {"dtype": "float32"}, text_encoder / "config.json")
-
-
 def single_file_name(concept: str) -> str:
     """Return the name of the file for ComfyUI and A1111, which is also the name shown there."""
     return f"erase-{concept}.safetensors"
@@ -142,7 +149,7 @@ def single_file_name(concept: str) -> str:
 
 def _erased_weights(erasure: Finished) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return the weights that the erasure changes, of the base and of the erased model, LoRA merged, in float32."""
-    pipe = _open_base(erasure, "float32", without=("vae", "text_encoder", "tokenizer"))
+    pipe = _open_base(erasure, "float32", without=_ALL_BUT_UNET)
     apply_erasure(pipe, erasure.folder)
     return changed_weights(pipe)
 

@@ -10,16 +10,20 @@ from diffusers import (
 
 from realera.settings.errors import ModelError
 
+MODEL_SCHEDULER = "model"
+"""The name of the scheduler that is saved with the model."""
+
 SCHEDULERS = {
     "ddim": DDIMScheduler,
     "pndm": PNDMScheduler,
     "euler": EulerDiscreteScheduler,
     "dpmsolver": DPMSolverMultistepScheduler,
 }
-_SCHEDULER_OPTIONS = {
+SCHEDULER_OPTIONS: dict[str, dict[str, bool]] = {
     "pndm": {"skip_prk_steps": True},  # as every Stable Diffusion has it
     "ddim": {"clip_sample": False},  # latents have no bounds; another scheduler's configuration does not say so
 }
+"""What a scheduler is given beyond the model's own configuration."""
 
 
 def use_scheduler(pipe: StableDiffusionPipeline, name: str) -> None:
@@ -32,8 +36,8 @@ def use_scheduler(pipe: StableDiffusionPipeline, name: str) -> None:
     Raises:
         ModelError: the name is not known.
     """
-    if name == "model":
+    if name == MODEL_SCHEDULER:
         return
     if name not in SCHEDULERS:
         raise ModelError(f"scheduler: found {name!r}; accepted: model, {', '.join(SCHEDULERS)}")
-    pipe.scheduler = SCHEDULERS[name].from_config(pipe.scheduler.config, **_SCHEDULER_OPTIONS.get(name, {}))
+    pipe.scheduler = SCHEDULERS[name].from_config(pipe.scheduler.config, **SCHEDULER_OPTIONS.get(name, {}))

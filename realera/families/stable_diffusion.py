@@ -8,11 +8,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel
 
+from realera.families.registry import MODEL_INDEX, family_of
 from realera.runtime.devices import resolve_device, resolve_dtype
 from realera.settings.errors import ModelError
 from realera.store.checkpoints import check_folder, load, locate, refuse_missing
 
-_UNUSED = ("safety_checker", "feature_extractor")  # the second only serves the first
+UNUSED = ("safety_checker", "feature_extractor")  # the second only serves the first
 
 
 def open_pipeline(
@@ -36,19 +37,22 @@ def open_pipeline(
         without: components to leave out, such as `unet` and `vae`, to save memory and time.
 
     Raises:
-        ModelError: nothing is there, it is no Stable Diffusion model, or it is corrupt.
+        ModelError: nothing is there, it is of no family that is known, or it is corrupt.
     """
     place = locate(id)
+    check_folder(place, MODEL_INDEX, "a diffusers model")
+    for source, commit in ((place, revision), (config, None)):
+        if source is not None:
+            family_of(source, commit, fetch=True)
     target = resolve_device(device)
     options: dict[str, Any] = {
         "dtype": resolve_dtype(dtype, target),
         "requires_safety_checker": False,
-        **dict.fromkeys((*_UNUSED, *without)),
+        **dict.fromkeys((*UNUSED, *without)),
     }
     if Path(place).is_file():
         pipe = _load_single_file(place, config, options)
     else:
-        check_folder(place, "model_index.json", "a diffusers model")
         options |= {"use_safetensors": True, "revision": revision}
         if "text_encoder" not in without:
             options["text_encoder"] = _load_text_encoder(place, options)
@@ -56,6 +60,23 @@ def open_pipeline(
     _check_weights(place, pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(target)
+
+
+def checkpoint_folder(id: str | Path, revision: str | None = None) -> Path | None:
+    """Return the folder with all files of a model that `open_pipeline` opens, or None for a single file.
+
+    Args:
+        id: as of `open_pipeline`. Of a hub id it is the snapshot in the hub's cache, completed if need be.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        ModelError: nothing is there, or the hub's files can't be had.
+    """
+    place = locate(id)
+    if Path(place).exists():
+        return Path(place) if Path(place).is_dir() else None
+    options = {"revision": revision, "use_safetensors": True, **dict.fromkeys(UNUSED)}
+    return Path(load(StableDiffusionPipeline.download, place, options))
 
 
 def _load_single_file(place: str, config: str | Path | None, options: dict[str, Any]) -> StableDiffusionPipeline:

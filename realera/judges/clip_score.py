@@ -18,6 +18,7 @@ def open_clip_score(context: Context) -> Judge:
     known: dict[str, torch.Tensor] = {}
 
     def vector(text: str) -> torch.Tensor:
+        # Texts repeat: a prompt has several seeds, and both models draw it.
         if text not in known:
             known[text] = text_features(model, processor, [text])[0]
         return known[text]

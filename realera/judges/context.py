@@ -53,6 +53,7 @@ class Context:
 
     def features(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         """Return the batch's unit vectors [n, width], computed once."""
+        # Not kept by `pictures`: every judge of a batch sees the same ones, and `clear` comes between batches.
         if self._features is None:
             self._features = image_features(*self.clip, pictures, BATCH)
         return self._features

@@ -37,6 +37,7 @@ def open_frechet(context: Context) -> Judge:
     def judge(source: Images, batch: Batch, pictures: Sequence[Image.Image]) -> Iterator[dict]:
         kept = [index for index, image in enumerate(batch) if image["group"] in KEPT_GROUPS]
         if weights is None:
+            # Of the whole batch, though few may be kept: other judges want them too, and they are computed once.
             vectors = context.features(pictures).cpu().numpy()[kept]
         else:
             vectors = inception_features([pictures[index] for index in kept], weights)

@@ -29,6 +29,7 @@ def open_identity(context: Context) -> Judge:
     def judge(source: Images, batch: Batch, pictures: Sequence[Image.Image]) -> Iterator[dict]:
         for image in batch:
             faces = found[named(source, image["image_id"])]
+            # The paper counts the first face alone.
             first = faces[0] if faces else []
             yield raw_row(
                 image, source.drawn_by, "identity", [label for label, _ in first], [value for _, value in first]

@@ -69,6 +69,8 @@ def judge_images(
     total = sum(each.table.num_rows for each in images)
     tables = [SCORES.empty_table()]
     with context.stack, tqdm(total=total, unit="image", desc="judge", disable=not progress) as bar:
+        # All before the first picture is read: a judge that is missing ends the stage at once. And inside the stack's
+        # block, which then closes those that are open.
         judges = [OPENERS[name](context) for name in preset.judged.by]
         for each in images:
             for batch in each.batches(BATCH):

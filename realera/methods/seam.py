@@ -16,12 +16,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from realera.erasures.artifact import BaseModelId, Description, Erasure, weights_sha256
-from realera.families.registry import family_of
+from realera.families.registry import STABLE_DIFFUSION, family_of
 from realera.settings.config import MethodName, ModelParams, Params
-from realera.settings.errors import ConfigError
+from realera.settings.errors import ArtifactError, ConfigError
 from realera.settings.presets import Preset
 from realera.text.prompt_table import PromptTable
 from realera.text.prompts import Prompt, embed, locate
@@ -77,17 +77,33 @@ class Task:
             original: the unedited model's weights that the method replaces.
             sections: of the parameters that it has read.
         """
-        return description(self.preset, self.params, method, self.family, sections, weights_sha256(original))
+        used = {name: getattr(self.params, name).model_dump(mode="json") for name in sections}
+        return description(self.preset, self.params, method, self.family, used, weights_sha256(original))
 
 
 def description(
-    preset: Preset, params: Params, method: str, family: str, sections: Iterable[str], sha256: str
+    preset: Preset, params: Params, method: str, family: str, parameters: dict[str, Any], sha256: str
 ) -> Description:
-    """Return what erasure.json says; `sha256` is of the weights that are replaced, see `weights_sha256`."""
-    base = BaseModelId(id=params.model.id, revision=params.model.revision, sha256=sha256)
-    used = {name: getattr(params, name).model_dump(mode="json") for name in sections}
-    pairs = tuple(preset.pairs())
-    return Description(method=method, family=family, base=base, pairs=pairs, parameters=used)
+    """Return what erasure.json says.
+
+    Args:
+        preset: whose targets are erased.
+        params: whose model they are erased from.
+        method: the name.
+        family: of the model.
+        parameters: of the method, by section.
+        sha256: of the weights that are replaced, see `weights_sha256`.
+
+    Raises:
+        ArtifactError: it is no SHA-256.
+    """
+    try:
+        base = BaseModelId(id=params.model.id, revision=params.model.revision, sha256=sha256)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"erasure: sha256: found {sha256!r}; accepted: 64 hex digits; solve makes it anew"
+        ) from error
+    return Description(method=method, family=family, base=base, pairs=tuple(preset.pairs()), parameters=parameters)
 
 
 class Method(Protocol):
@@ -120,13 +136,23 @@ def check_task(name: str, model: ModelParams) -> str:
         ModelError: the model is of no family that is known here.
         ConfigError: there is no such method, or it cannot edit this family.
     """
+    found = family_of(model.id, model.revision, fetch=True)
+    family = (found or STABLE_DIFFUSION).key  # a single file that does not say: its loader does
+    check_method(name, family)
+    return family
+
+
+def check_method(name: str, family: str) -> None:
+    """Refuse a method that there is not, or that cannot edit models of a family.
+
+    Raises:
+        ConfigError: so it is.
+    """
     if name not in method_names():
-        raise ConfigError(f"methods: found {name!r}; accepted: {', '.join(method_names())}")
-    family = family_of(model.id, model.revision)
+        raise ConfigError(f"method: found {name!r}; accepted: {', '.join(method_names())}")
     known: frozenset[str] = import_module(f"realera.methods.{name}").FAMILIES
     if family not in known:
-        raise ConfigError(f"methods: {name} edits {', '.join(sorted(known))}; {model.id} is of the family {family}")
-    return family
+        raise ConfigError(f"method: {name} edits {', '.join(sorted(known))}; the model is of the family {family}")
 
 
 def own_parameters(name: str, params: Params) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from realera.scores.summaries import read_summary
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import read_parquet, take_rows
-from realera.store.images import KNOWN, SCHEMA
+from realera.store.images import KNOWN, SCHEMA, pair_key
 from realera.store.paths import ARTIFACTS, BASE_IMAGES, REALERA, MethodPlace, Place
 from realera.text.prompt_table import check_rows, matrix
 
@@ -110,7 +110,7 @@ def read_inputs(concept: str, method: str, artifacts: Path, name: str) -> Inputs
     place = Place(artifacts / concept)
     own, shared = place.of(method), artifacts / BASE_IMAGES.relative_to(ARTIFACTS)
     erased = _first_rows(own.images, MOST_SHOWN)
-    wanted = {(row["word"], row["prompt"], row["seed"]) for row in erased}
+    wanted = {pair_key(row) for row in erased}
     original = _pairs_of(place.originals, wanted) + _pairs_of(shared, wanted)
     if not original:
         raise ArtifactError(f"{own.images}: no image whose prompt and seed the original model has drawn")
@@ -150,7 +150,7 @@ def _first_rows(path: Path, limits: Mapping[str, int]) -> list[Row]:
 
 
 def _pairs_of(path: Path, wanted: Container[tuple]) -> list[Row]:
-    return _rows(path, lambda row: row["group"] != "anchor" and (row["word"], row["prompt"], row["seed"]) in wanted)
+    return _rows(path, lambda row: row["group"] != "anchor" and pair_key(row) in wanted)
 
 
 def _rows(path: Path, keep: Callable[[Row], bool]) -> list[Row]:

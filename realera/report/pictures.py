@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from realera.report.inputs import MOST_SHOWN, Inputs, Row, name_of
-from realera.store.images import decode_png, encode_png
+from realera.store.images import decode_png, encode_png, pair_key
 
 COLUMNS = 10
 LARGEST = 128
@@ -61,9 +61,9 @@ def words(inputs: Inputs, limits: Mapping[str, int] = MOST_SHOWN, blur: bool = F
         limits: {group: most pairs of a word}.
         blur: show no picture as it is, but a blurred one.
     """
-    originals = {(row["word"], row["prompt"], row["seed"]): row for row in inputs.original}
+    originals = {pair_key(row): row for row in inputs.original}
     found = [
-        (row, originals.get((row["word"], row["prompt"], row["seed"])))
+        (row, originals.get(pair_key(row)))
         for row in sorted(inputs.erased, key=lambda row: -1 if row["group"] == "rows" else row["seed"])
     ]
     both = [(original, erased) for erased, original in found if original is not None]

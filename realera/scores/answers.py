@@ -13,6 +13,7 @@ from realera.scores.readings import OF_JUDGE, READINGS
 from realera.settings.config import ScoreParams
 from realera.settings.errors import ArtifactError
 from realera.settings.presets import Preset
+from realera.store.images import pair_key
 
 ByModel = dict[str, dict[str, dict[str, Any]]]
 """Model -> question -> row, for the images of one prompt and seed."""
@@ -58,7 +59,7 @@ class Answers:
             self._add(row)
 
     def _add(self, row: dict[str, Any]) -> None:
-        key = tuple(row[name] for name in ("word", "parent", "prompt", "seed"))
+        key = pair_key(row)
         answers = self._groups[row["group"]].setdefault(key, {}).setdefault(row["model"], {})
         if row["metric"] in answers:
             raise ArtifactError(f"scores: {_describe(row)}: found twice for the {row['model']} model")

@@ -14,6 +14,7 @@ from pydantic import Field, RootModel, ValidationInfo, field_validator, model_va
 from realera.settings import project
 from realera.settings.config import CONCEPT_NAME, RESERVED, Section, check_template, load_yaml
 from realera.settings.errors import ConfigError
+from realera.settings.recipes import DEFAULTS
 
 CONCEPTS = Path("data/concepts")
 PROMPTS = Path("data/prompts")
@@ -28,11 +29,21 @@ VOCABULARY = "vocabulary"
 """Name of the list that holds every concept the model's own vocabulary.json names."""
 
 
+EVERYDAY = "everyday"
+"""Name of the list of everyday nouns that ships with the package, for models without a vocabulary."""
+
+
 class Preserve(Section):
-    """What must stay: named lists, whose words go into templates, and free text."""
+    """What must stay: named lists and single words, which go into templates, and free text."""
 
     lists: tuple[str, ...]
     texts: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+    @field_validator("words")
+    @classmethod
+    def _not_blank(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_words(words)
 
 
 class Draw(Section):
@@ -203,14 +214,14 @@ def prompt_file(name: str) -> Path:
 
 
 def load_words(name: str, vocabulary: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return a named list of words: `vocabulary` as given, others from data/prompts/words.yaml.
+    """Return a named list of words: `vocabulary` as given, `everyday`, others from data/prompts/words.yaml.
 
     Raises:
         ConfigError: there is no such list.
     """
     if name == VOCABULARY:
         return tuple(vocabulary)
-    return _named(WORDS, name)
+    return _named(DEFAULTS / "everyday.yaml" if name == EVERYDAY else WORDS, name)
 
 
 def unseen_words(preset: Preset) -> tuple[str, ...]:
@@ -239,11 +250,13 @@ def preserved_words(preset: Preset, vocabulary: Iterable[str]) -> list[str]:
     """
     left_out = {*preset.targets, *preset.all_synonyms(), *preset.draw.lookalikes, *unseen_words(preset)}
     words = [word for name in preset.preserve.lists for word in load_words(name, vocabulary)]
+    words += preset.preserve.words
     return [word for word in dict.fromkeys(words) if word not in left_out]
 
 
 def _named(path: Path, name: str) -> tuple[str, ...]:
-    lists = load_yaml(project.find(path) or path, _Lists).root
+    found = project.find(path) or (DEFAULTS / path.name if path == TEMPLATES else path)  # outside of a project
+    lists = load_yaml(found, _Lists).root
     if name not in lists:
         raise ConfigError(f"{path}: no list {name!r}; accepted: {', '.join(sorted(lists))}")
     return lists[name]

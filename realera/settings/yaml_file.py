@@ -43,13 +43,21 @@ def load_yaml(path: str | Path, schema: type[Schema]) -> Schema:
             fit. One line a problem: the key, the value found, and what is accepted.
     """
     path = Path(path)
-    data = _read_mapping(path)
+    return validate(read_mapping(path), schema, str(path))
+
+
+def validate(data: dict[str, Any], schema: type[Schema], source: str) -> Schema:
+    """Return values as a pydantic model, as strictly as `load_yaml` does.
+
+    Raises:
+        ConfigError: a value does not fit; each line begins with `source`.
+    """
     try:
         return _validate(data, schema)
     except ValidationError as error:
         problems = explain(error, schema)
         more = [f"{len(problems) - _MOST_SHOWN} more problems"] if len(problems) > _MOST_SHOWN else []
-        raise ConfigError("\n".join(f"{path}: {line}" for line in problems[:_MOST_SHOWN] + more)) from None
+        raise ConfigError("\n".join(f"{source}: {line}" for line in problems[:_MOST_SHOWN] + more)) from None
 
 
 def explain(error: ValidationError, schema: Any) -> list[str]:
@@ -106,7 +114,12 @@ def _as_number(value: Any) -> float | None:
         return None
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file of keys with values.
+
+    Raises:
+        ConfigError: it is missing, is not YAML, gives a key twice, or is something else.
+    """
     try:
         data = _with_text_keys(_load(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -116,6 +129,18 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: found {_show(data)}; accepted: keys with values")
     return data
+
+
+def read_value(text: str) -> Any:
+    """Read a value as it would stand in a YAML file, such as `1.0e-5`, `[to_k]` or `null`.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        return _with_text_keys(_load(text))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{_show(text)}: not YAML: {_one_line(error)}") from error
 
 
 def _load(text: str) -> Any:

@@ -3,6 +3,7 @@
 Weights are read from safetensors only: a pickle can run code.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Collection
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from realera.settings import project
 from realera.settings.errors import ModelError, first_line, printable
 
+_LENGTH_BYTES = 8
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 Loaded = TypeVar("Loaded")
@@ -45,6 +47,24 @@ def refuse_missing(place: str, names: Collection[str]) -> None:
     """
     if names:
         raise ModelError(f"{place}: weights are missing, among them {', '.join(sorted(names)[:3])}")
+
+
+def safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return what a safetensors file says of its tensors, by name, and at which byte they begin; none is read.
+
+    Raises:
+        ValueError: it is no such file, or cut off in its header.
+        OSError: it cannot be read.
+        RecursionError: it is nested to no end.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if length >= path.stat().st_size:
+            raise ValueError("the header is longer than the file")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("the header is no object")
+    return header, _LENGTH_BYTES + length
 
 
 def load(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) -> Loaded:

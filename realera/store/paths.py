@@ -82,9 +82,14 @@ class MethodPlace:
         return self.parts / "kv_patch.safetensors"
 
     @property
-    def base(self) -> Path:
-        """SHA-256 of the original weights that RealEra's replace."""
-        return self.parts / "base.json"
+    def solved(self) -> Path:
+        """Of which weights RealEra's closed form is, and with which parameters."""
+        return self.parts / "solved.json"
+
+    @property
+    def trained(self) -> Path:
+        """With which parameters RealEra's LoRA was trained."""
+        return self.parts / "trained.json"
 
     @property
     def lora(self) -> Path:

@@ -68,7 +68,7 @@ def test_bad_usage_exits_with_2(run, arguments):
 
 def test_corrupt_model_is_one_line_in_a_real_process(tmp_path, repository):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model_index.json").write_text("{}")
+    (tmp_path / "model" / "model_index.json").write_text("{")
     command = [sys.executable, "-m", "realera.commands.cli", "draw", "a cat", "--model", "model"]
     environment = os.environ | {"PYTHONPATH": str(repository)}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

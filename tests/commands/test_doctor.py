@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from realera.commands import doctor
 from realera.commands.cli import app
 from realera.settings import project
+from tests.kit import other_families
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_a_whole_project_is_found_whole(workspace):
 
 def test_every_runtime_package_is_looked_at(workspace):
     names = {finding.name for finding in doctor.examine(workspace / "params.yaml")}
-    assert {"diffusers", "transformers", "peft", "accelerate", "safetensors", "dvc", "pyarrow"} <= names
-    assert not {"pytest", "ruff", "resvg-py"} & names  # extras
+    assert {"diffusers", "transformers", "peft", "accelerate", "safetensors", "dvc program", "pyarrow"} <= names
+    assert not {"pytest", "ruff", "resvg-py", "dvc"} & names  # extras
 
 
 def test_a_cut_off_weight_file_is_named(workspace):
@@ -86,6 +87,26 @@ def test_what_is_missing_is_said_and_exits_with_1(workspace, break_it, expected)
     code, output = examine()
     assert code == 1
     assert expected in "\n".join(bad_lines(output))
+
+
+@pytest.mark.parametrize("name", other_families.FAMILIES)
+def test_a_model_of_another_family_is_said(workspace, name, tiny_sd):
+    other_families.save(name, tiny_sd, workspace / "model")
+    set_model(workspace, "model")
+    code, output = examine()
+    assert code == 1
+    accepted = "accepted: StableDiffusionPipeline (Stable Diffusion 1.x, 2.x)"
+    assert bad_lines(output) == [f"model.id                model: found {name}; {accepted}"]
+
+
+def test_a_hub_id_of_another_family_is_said(workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = tmp_path / "hub/models--owner--model"
+    for path, text in (("refs/main", "abc"), ("snapshots/abc/model_index.json", '{"_class_name": "FluxPipeline"}')):
+        (model / path).parent.mkdir(parents=True)
+        (model / path).write_text(text)
+    set_model(workspace, "owner/model")
+    assert "owner/model: found FluxPipeline; accepted: " in "\n".join(bad_lines(examine()[1]))
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_corrupt_judge(copy_of, tiny_clip, damage):
     [
         ("unet", "conv_out.bias"),
         ("vae", "decoder.conv_out.bias"),
-        ("text_encoder", "final_layer_norm.bias"),
+        ("text_encoder", "text_model.final_layer_norm.bias"),
     ],
 )
 def test_pipeline_with_missing_weights(copy_of, tiny_sd, part, weight):
@@ -104,7 +104,8 @@ def test_pipeline_with_missing_weights(copy_of, tiny_sd, part, weight):
     weights = load_file(file)
     del weights[weight]
     save_file(weights, file, {"format": "pt"})
-    with pytest.raises(ModelError, match=rf"{part}: weights are missing, among them {re.escape(weight)}$"):
+    name = re.escape(weight.removeprefix("text_model."))  # as transformers 5.23 calls it, whatever the file does
+    with pytest.raises(ModelError, match=rf"{part}: weights are missing, among them {name}$"):
         open_pipeline(folder)
 
 

@@ -49,15 +49,14 @@ class Repository:
         repository.root, repository.environment = root, own_environment(home)
         return repository
 
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+    def run(self, *command: str, folder: str = ".") -> str:
+        where = {"cwd": self.root / folder, "env": self.environment, "stdin": subprocess.DEVNULL}
+        done = subprocess.run(command, **where, capture_output=True, text=True)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done.stdout
 
-    def reproduce(self, *arguments: str) -> SimpleNamespace:
-        """Run `dvc repro`; return its output and the names of the stages that it ran, in order."""
-        output = self.run("dvc", "repro", *arguments)
+    def reproduce(self, *arguments: str, folder: str = ".") -> SimpleNamespace:
+        """Run `dvc repro` in a folder; return its output and the names of the stages that it ran, in order."""
+        output = self.run("dvc", "repro", *arguments, folder=folder)
         ran = re.findall(r"Running stage '(?:[^':]*:)?([\w@-]+)'", output)
         return SimpleNamespace(output=output, ran=ran)

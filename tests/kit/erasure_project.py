@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
+from transformers import CLIPTextModel
 
 from realera.drawing import batch as sampling
 from realera.erasures.artifact import LORA_FILE, Erasure, weights_sha256
@@ -37,15 +38,20 @@ SCORES = {
 }
 
 
-def make_workspace(folder, repository):
-    """Fill a folder: the model's real K/V weights, perturbed, and a LoRA; both change the images."""
+def make_workspace(folder, repository, model=None, generate=None):
+    """Fill a folder: the model's real K/V weights, perturbed, and a LoRA; both change the images.
+
+    `model` and `generate` are parameters of their sections; another model has the embedded one's weights.
+    """
     params = yaml.safe_load((repository / "params.yaml").read_text())
-    params["generate"] |= {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    base = repository / params["model"]["id"]
+    params["generate"] |= {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE} | (generate or {})
+    params["model"] |= model or {}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "data").symlink_to(repository / "data")
     own = Place(folder / "artifacts" / "airplane").of(METHOD)
     params = load_params(folder / "params.yaml")
-    pipe = open_pipeline(repository / params.model.id, device="cpu")
+    pipe = open_pipeline(base, device="cpu")
     write_erasure(pipe, own.erasure, params)
     own.summary.write_text(json.dumps(SCORES))
 
@@ -86,6 +92,17 @@ def save_random_lora(pipe, folder, rank=2, alpha=6.0):
         unet_lora_layers=get_peft_model_state_dict(pipe.unet),
         unet_lora_adapter_metadata=pipe.unet.peft_config["default"].to_dict(),
     )
+
+
+def save_new_text_encoder(source, folder):
+    """Save one as transformers 5.6 and later save what they have made or trained: without the prefix `text_model.`.
+
+    One that was opened from weights with the prefix would keep it.
+    """
+    opened = CLIPTextModel.from_pretrained(source)
+    new = CLIPTextModel(opened.config)
+    new.load_state_dict(opened.state_dict())
+    new.half().save_pretrained(folder)
 
 
 def draw(pipe):

@@ -65,7 +65,8 @@ def sum_up(concept: str, method: str = REALERA) -> None:
     score.main(concept, method)
 
 
-_PARTS = ("realera/parts/kv_patch.safetensors", "realera/parts/base.json")
+_PARTS = ("realera/parts/kv_patch.safetensors", "realera/parts/solved.json")
+_TRAINED = "realera/parts/trained.json"
 _LORA = "lora/pytorch_lora_weights.safetensors"
 _ERASURE = ("erasure.json", "overlay.safetensors", "adapter/pytorch_lora_weights.safetensors")
 
@@ -82,9 +83,9 @@ STAGES: dict[
     "train": (
         train.main,
         ["prompts.parquet", "realera/samples.parquet", _PARTS[0], "anchor_latents.safetensors"],
-        ["realera/parts/lora", "realera/loss.csv"],
+        ["realera/parts/lora", _TRAINED, "realera/loss.csv"],
     ),
-    "erase": (make_erasure, [*_PARTS, f"realera/parts/{_LORA}"], ["realera/erasure"]),
+    "erase": (make_erasure, [*_PARTS, f"realera/parts/{_LORA}", _TRAINED], ["realera/erasure"]),
     "erase by uce": (partial(make_erasure, method="uce"), ["prompts.parquet"], ["uce/erasure"]),
     "originals": (draw_originals, [], ["originals.parquet"]),
     "judge": (judge.main, ["originals.parquet", "shared/base.parquet"], ["judged.parquet"]),
@@ -119,7 +120,7 @@ def execute(stage: str, concept: str = CONCEPT, **method: str) -> None:
     main() if stage in FOR_ALL else main(concept, **method)
 
 
-def write_project(folder: Path, repository: Path, **others) -> None:
+def write_project(folder: Path, repository: Path, **others: object) -> None:
     """Fill a folder with the parameters, preset and lists of a small project; `others` are further parameters."""
     params = yaml.safe_load((repository / "params.yaml").read_text()) | {"concepts": [CONCEPT]} | others
     for section, values in SMALL.items():

@@ -37,14 +37,11 @@ def merges_file(repository, params, tmp_path_factory) -> Path:
     fetched = repository / WORK / "packages/bpe_merges.txt"
     if fetched.exists():
         return fetched
+    published = repository / "data/models/tiny-sd/tokenizer/merges.txt"
+    if published.exists():
+        return published
     path = tmp_path_factory.mktemp("merges") / "bpe_merges.txt"
-    published = repository / "data/models/tiny-sd/tokenizer/tokenizer.json"
-    if not published.exists():
-        fetch_merges(params.fetch.merges, path)
-        return path
-    merges = json.loads(published.read_text(encoding="utf-8"))["model"]["merges"]
-    lines = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-    path.write_text("\n".join(["a header", *lines, ""]), encoding="utf-8")
+    fetch_merges(params.fetch.merges, path)
     return path
 
 

@@ -14,11 +14,14 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPModel, CLIPProcessor
 
 from pretrain.config import PARAMS, VOCABULARY, Params, Vocabulary
+from realera.exports.classic import is_classic
 from realera.settings.config import load_yaml
 from tests.kit.dvc_repository import Repository
 
 SMOKE = Path("pretrain/smoke.yaml")
-DVC_FILE = "pretrain/dvc.yaml"
+FOLDER = "pretrain"
+"""A DVC project of its own."""
+
 CORE = ("house", "castle", "tree", "cloud")
 REST = ("tent",)
 TRAINED = ["judge", "style_judge", "text_encoder", "vae", "unet"]
@@ -76,9 +79,18 @@ def graph(repository, tmp_path_factory):
         pytest.skip("npm is not installed: stage fetch needs it")
     root, home = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("home")
     copy = Repository(root, repository, home, ["pretrain", "realera"])
-
     shrink(copy.root)
-    return SimpleNamespace(repository=copy, root=copy.root, first=copy.reproduce(DVC_FILE))
+    return SimpleNamespace(repository=copy, root=copy.root, first=copy.reproduce(folder=FOLDER))
+
+
+def test_the_erasures_project_does_not_see_it(repository, tmp_path):
+    copy = Repository(
+        tmp_path / "root", repository, tmp_path / "home", ["pretrain", "dvc.yaml", "params.yaml", "data/concepts"]
+    )
+    assert "pretrain" not in copy.run("dvc", "stage", "list", "--all")
+    assert "pretrain" not in copy.run("dvc", "dag", "--dot")
+    assert "pretrain" not in copy.run("dvc", "status")
+    assert sorted(copy.run("dvc", "stage", "list", "--name-only", folder=FOLDER).split()) == sorted(STAGES)
 
 
 @pytest.mark.slow
@@ -95,10 +107,12 @@ class TestGraph:
         image = pipe("a photo of the cat", num_inference_steps=2, guidance_scale=5.0).images[0]
         assert image.size == (64, 64)
         assert len(pipe.tokenizer) == 49_408
+        assert is_classic(graph.root / "data/models/tiny-sd/text_encoder")
         assert pipe.text_encoder.get_input_embeddings().num_embeddings == 49_408
 
     def test_stock_transformers_loads_the_judge(self, graph):
         folder = graph.root / "data/models/tiny-clip"
+        assert {"merges.txt", "preprocessor_config.json", "vocab.json"} <= {path.name for path in folder.iterdir()}
         model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
         inputs = processor(
             text=["a cat", "a dog"], images=Image.new("RGB", (64, 64)), return_tensors="pt", padding=True
@@ -140,10 +154,10 @@ class TestGraph:
         assert list(scratch.iterdir()) == []
 
     def test_a_second_run_does_nothing(self, graph):
-        assert graph.repository.reproduce(DVC_FILE).ran == []
+        assert graph.repository.reproduce(folder=FOLDER).ran == []
 
     def test_other_seeds_of_the_evaluation_train_nothing_again(self, graph):
         params = _read(graph.root / PARAMS)
         params["evaluate"]["seed"] += 1000
         _write(params, graph.root / PARAMS)
-        assert graph.repository.reproduce(DVC_FILE).ran == ["draw", "evaluate", "publish"]
+        assert graph.repository.reproduce(folder=FOLDER).ran == ["draw", "evaluate", "publish"]

@@ -19,7 +19,6 @@ from realera.text import prompt_table
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted([REPOSITORY / "README.md", REPOSITORY / "pretrain/README.md", *(REPOSITORY / "docs").glob("*.md")])
 SECTIONS = tuple(name for name in Params.model_fields if name not in ("concepts", "methods", "realera"))
-"""Those with keys; RealEra's own section is empty, and in a page its name is the package's."""
 EXAMPLE = "data/concepts/violin.yaml"
 """A file that the pages tell the reader to write."""
 

@@ -25,6 +25,8 @@ from realera.settings.config import ImageCounts
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import read_json, read_parquet, write_json, write_parquet, write_safetensors
 from realera.text.prompt_table import PromptTable
+from tests.kit import other_families
+from tests.kit.signals import heeding_interrupts
 from tests.kit.stage_project import CONCEPT, FOR_ALL, INPUTS, STAGES, execute, make_project, place
 
 PROJECT_MODEL = "data/models/tiny-sd"
@@ -206,11 +208,18 @@ def test_an_erasure_that_lacks_part_of_its_lora(refused):
     assert refused("generate").startswith(f"{path}/adapter/pytorch_lora_weights.safetensors: ")
 
 
-@pytest.mark.parametrize("content", [{}, {"sha256": 3}, {"sha": "0" * 64}])
-def test_parts_that_do_not_say_of_which_weights_they_are(refused, content):
-    write_json(content, place("realera/parts/base.json"))
-    said = "found no SHA-256 of the model's weights; solve makes it anew"
-    assert refused("erase") == f"{place('realera/parts/base.json')}: {said}"
+@pytest.mark.parametrize("content", [[], {}, {"sha256": "0" * 64}, {"sha256": "0" * 64, "solver": 3}])
+@pytest.mark.parametrize(("name", "stage"), [("solved.json", "solve"), ("trained.json", "train")])
+def test_parts_that_do_not_say_how_they_were_made(refused, content, name, stage):
+    path = place(f"realera/parts/{name}")
+    write_json(content, path)
+    assert refused("erase") == f"{path}: found no parameters of {stage}, which makes it anew"
+
+
+@pytest.mark.parametrize("found", [{}, {"sha256": 3}, {"sha256": "0" * 63}])
+def test_parts_that_do_not_say_of_which_weights_they_are(refused, found):
+    write_json({"solver": {}, **found}, place("realera/parts/solved.json"))
+    assert refused("erase").startswith("erasure: sha256: found ")
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -248,6 +257,17 @@ def test_no_model(refused, stage):
 def test_a_hub_id_without_the_hub(refused, stage):
     change_params("model", id="owner/never-downloaded")
     assert refused(stage).startswith("owner/never-downloaded: cannot be loaded: ")
+
+
+@pytest.mark.parametrize("stage", ["encode", "latents"])
+@pytest.mark.parametrize("name", other_families.FAMILIES)
+def test_a_model_of_another_family(refused, stage, name, repository, tmp_path, tiny_sd):
+    folder = other_families.save(name, tiny_sd, tmp_path / "model")
+    change_params("model", id=str(folder))
+    said = f"{folder}: found {name}; accepted: StableDiffusionPipeline (Stable Diffusion 1.x, 2.x)"
+    assert refused(stage) == said
+    script = start(repository, stage, CONCEPT)
+    assert (script.communicate()[1], script.returncode) == (f"error: {said}\n", 1)
 
 
 @pytest.mark.parametrize("stage", ["judge", "score"])
@@ -290,7 +310,8 @@ def change_params(section: str, **values) -> None:
 def start(repository: Path, *arguments: str, **options) -> subprocess.Popen:
     name, *others = arguments
     command = [sys.executable, str(repository / f"stages/{name}.py"), *others]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    with heeding_interrupts():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def first(repository, endpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def second(first, tmp_path_factory):
-    """The second person: has cloned and pulled, though nobody here has made the models of pretrain/dvc.yaml."""
+    """The second person: has cloned and pulled, though nobody here has made the models of pretrain/."""
     root = tmp_path_factory.mktemp("clones") / "second"
     person = Repository.clone(first.origin, root, tmp_path_factory.mktemp("home"))
     assert not (root / ".dvc/cache").exists()

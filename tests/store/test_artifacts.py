@@ -183,3 +183,13 @@ def test_written_files_follow_the_umask(tmp_path):
     (tmp_path / "plain").touch()
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.safetensors", "plain")}
     assert len(modes) == 1
+
+
+@pytest.mark.parametrize("metadata", [None, {"width": "3"}])
+def test_a_table_of_lists_that_is_read_and_written_again_has_the_same_bytes(tmp_path, metadata):
+    """Though Parquet gives a list's items another name (findings/parquet_list_items.sh)."""
+    schema = pa.schema([("labels", pa.list_(pa.string())), ("boxes", pa.list_(pa.list_(pa.float32())))])
+    rows = [{"labels": ["a", "b"], "boxes": [[1.0]]}, {"labels": [], "boxes": []}]
+    write_parquet(pa.Table.from_pylist(rows, schema=schema).replace_schema_metadata(metadata), tmp_path / "one")
+    write_parquet(read_parquet(tmp_path / "one", schema), tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

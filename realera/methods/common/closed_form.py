@@ -102,6 +102,7 @@ def solve(
     factor, failed = torch.linalg.cholesky_ex(A)
     if int(failed):
         raise ValueError(f"{key}: found {ridge}, too small for these embeddings; accepted: larger values")
+    # B A^-1 = (A^-1 B^T)^T, as A is symmetric.
     mapping = torch.cholesky_solve(B.T, factor).T
     eigenvalues = torch.linalg.eigvalsh(A)
     return Solution(mapping, added, float(eigenvalues[-1] / eigenvalues[0]), A, B)

@@ -22,6 +22,7 @@ from realera.erasures.apply import ADAPTER
 from realera.erasures.artifact import LORA_FILE
 from realera.families.cross_attention import cross_attention, swapped
 from realera.settings.config import LoraParams
+from realera.settings.errors import first_line
 from realera.store import seeds
 from realera.store.artifacts import write_safetensors
 
@@ -146,7 +147,7 @@ def load_checkpoint(
         rows = [tuple(row) for row in tensors["rows"].tolist()]
         values = [tensors[f"lora/{name}"].view_as(weight) for name, weight in lora.items()]
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         warnings.warn(f"{path}: not a readable checkpoint ({reason}); training starts over", stacklevel=2)
         return []
     for weight, value in zip(lora.values(), values, strict=True):

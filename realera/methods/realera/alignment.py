@@ -128,6 +128,7 @@ def train(
     accelerator = _accelerator(unet, params)
     original = weights(unet)
     if kv_weights is not None:
+        # `patch` writes over the weights in place, and the teacher needs the old ones.
         original = {name: weight.clone() for name, weight in original.items()}
         patch(unet, kv_weights)
     lora = add_lora(unet.eval(), params)

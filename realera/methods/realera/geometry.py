@@ -73,6 +73,7 @@ class Groups:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw z [n, num, k] and q [n, num], which determine every angle."""
         z = torch.randn(len(groups_n), num, self.basis.shape[2], dtype=torch.float64, generator=generator)
+        # A chi-square of n degrees is 2 Gamma(n / 2); torch's Chi2 takes no generator.
         shape = torch.full(z.shape[:2], self.rest / 2, dtype=torch.float64)
         return z, 2 * torch._standard_gamma(shape, generator=generator) if self.rest else torch.zeros_like(shape)
 
@@ -100,6 +101,7 @@ class Groups:
         inside = torch.einsum("nd,ndk->nk", rest, basis)
         outside = (rest.norm(dim=1).square() - inside.square().sum(1)).double().clamp(min=1e-30).sqrt()
         factor = (q.sqrt() / outside if self.rest else torch.zeros_like(q)).to(rest.dtype)[:, None]
+        # What of `rest` lies outside the basis, at length sqrt(q), and z inside it.
         v = factor * rest + torch.einsum("ndk,nk->nd", basis, z.to(rest.dtype) - factor * inside)
         away = v[:, None] - e if paper else v[:, None].expand_as(e)
         return ((radius / away.norm(dim=-1)).to(v.dtype)[..., None] * away).float()

@@ -20,6 +20,6 @@ def erase(task: Task, scratch: Path) -> Erasure:
     mine(place, task.preset, task.params)
     solve(place, task.params, task.concept, task.open_model)
     pipe, log = align(place, task.params, len(task.preset.targets), task.open_model, scratch)
-    save_training(place, pipe, log)
+    save_training(place, pipe, log, task.params)
     finish(place, task.preset, task.params, task.family)
     return read_erasure(place.of(REALERA).erasure)

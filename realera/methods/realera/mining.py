@@ -93,9 +93,11 @@ def blocks(
     for samples in torch.arange(num).split(max(1, at_once // num_groups)):
         eta, scalars, share = torch.empty(len(samples), *e_rd.shape), torch.empty(4, len(samples), len(e_rd)), 0.0
         for items in torch.arange(len(samples) * num_groups).split(at_once):
+            # Item i is sample i // G of group i % G.
             group = items % num_groups
             for done, found_eta, found, part in _accepted(kind, groups, group, limits, generator):
                 sample, rows = (items[done] // num_groups)[:, None], groups.rows[group[done]]
+                # A short group repeats its first row, which is then written again with the same values.
                 eta[sample, rows], scalars[:, sample, rows] = found_eta, found.float()
                 share += part
         share = share / (len(samples) * num_groups) if num else math.nan
@@ -121,14 +123,20 @@ def _accepted(
     pending, barren, first = torch.arange(len(group_n)), 0, True
     while len(pending):
         group = group_n[pending]
+        # The fewer items wait, the more proposals each gets: a round costs the same, and the unlucky ones end soon.
         per_item = max(1, PROPOSALS_AT_ONCE // len(pending))
         z, q = groups.propose(group, per_item, generator)
         start, length = groups.angles(group, z, q, limits.direction).interval(kind, limits)
         chance = torch.rand(2, *length.shape, dtype=torch.float64, generator=generator)
+        # v is kept with probability w(v) / bound, so in proportion to w(v), however loose the bound. A bound below 0
+        # would keep every v, also one with no radius that fits.
         accept = (chance[0] * most_n[pending, None] < length) & (length > 0)
         item = accept.any(1).nonzero()[:, 0]
+        # argmax is the first that was kept: the proposals after it count as never made.
         pick = accept[item].int().argmax(1)
         radius = (start + chance[1] * length)[item, pick]
+        # Only the first round asks for every item. Later ones see those that were refused, often of groups that accept
+        # little, and would pull the estimate down.
         share = float(length.mean(1).sum()) / span(kind, limits) if first else 0.0
         remains = torch.ones(len(pending), dtype=torch.bool)
         for part in torch.arange(len(item)).split(max(1, ITEMS_IN_CACHE // groups.e[0].numel())):
@@ -137,6 +145,7 @@ def _accepted(
             right, eta, scalars = _complete(kind, groups, group[own], drawn, limits, generator)
             remains[own[right]] = False
             yield pending[own[right]], eta, scalars, share
+            # Of the whole round, so that it is given with its first portion alone.
             share = 0.0
         barren = 0 if not remains.all() else barren + len(pending) * per_item
         if barren > BARREN_PROPOSALS:

@@ -54,6 +54,7 @@ def sample_blocks(table: PromptTable, params: SamplerParams) -> Iterator[tuple[S
     feasibility.check_feasible(rows, limits, numbers["neighbor"], numbers["beyond"], prompt_r)
     for kind, num in numbers.items():
         first = 0
+        # A generator of its own for each kind: another M leaves the beyond samples as they are.
         for found in mining.blocks(kind, rows, prompt_r, num, limits, seeds.generator(params.seed, kind)):
             yield _flat(found, first, prompt_ids, tokens, kind == "neighbor"), found.acceptance
             first += len(found.radius)
@@ -139,6 +140,7 @@ def text_neighbors(table: PromptTable, pair: Pair, phrases: Encoded, span: str) 
                 token=own.astype(np.int32),
                 is_neighbor=np.ones(num, bool),
                 radius=eta.norm(dim=1).numpy(),
+                # So a phrase is sent to the anchor itself; only noise is sent near it.
                 anchor_radius=np.zeros(num, np.float32),
                 cosine=torch.cosine_similarity(source, other[meets]).numpy(),
                 eta=eta,
@@ -152,6 +154,7 @@ class Summary:
 
     def __init__(self, table: PromptTable) -> None:
         self._norms = table.embeddings.norm(dim=2).numpy()
+        # The widest span, so that token_norm says the same whatever sampler.span is.
         rows, _, _ = _rows(table, table.pairs("concept_to_end"))
         self._spread = rows.norm(dim=1)
         self._parts: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
@@ -183,6 +186,7 @@ class Summary:
 
 def _ranges(samples: SampleTable, norms: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     values = {"radius": samples.radius, "relative_radius": samples.radius / norms, "cosine": samples.cosine}
+    # A sample has a row for each of its tokens, and all prompts share the samples' numbers.
     counted = np.unique(np.stack([samples.prompt_id[mask], samples.sample_id[mask]]), axis=1)
     return {
         "num_samples": counted.shape[1],

@@ -69,7 +69,9 @@ def nearest_phrases(table: PromptTable, preset: Preset, params: Params) -> tuple
         raise ConfigError("prompts.parquet: not of this model, preset and encode.num_templates; encode makes it anew")
     parts, words = [], []
     for position, target in enumerate(preset.targets):
+        # `prompts.build` makes the pairs target by target, and of each target one a template.
         own = pairs[position * params.encode.num_templates :][: params.encode.num_templates]
+        # By one template, so that all prompts of a target get the same neighbors.
         ranks = rank_phrases(encoder(templates[0], [target]), encoder(templates[0], phrases), span)
         nearest = [phrases[index] for index in ranks[:num]]
         words += nearest

@@ -108,6 +108,7 @@ def _sample_rows(table: PromptTable, samples: SampleTable, meets: torch.Tensor) 
 
 def _add(grams: Mapping[str, Gram], groups: Mapping[str, Rows]) -> None:
     for name, (sources, targets) in groups.items():
+        # What shall stay is its own target, the same object: that spares a product of matrices.
         grams[name].add(sources, None if targets is sources else targets)
 
 

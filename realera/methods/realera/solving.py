@@ -28,5 +28,5 @@ def solve(place: Place, params: Params, concept: str, open_model: Callable[..., 
     original = cross_attention.weights(pipe.unet)
     solved = solve_rows(original, table, read_blocks(own.samples), params.sampler.span, params.solver)
     write_safetensors(solved.weights, own.kv_patch, {"base_model": params.model.id, "concept": concept})
-    write_json({"sha256": weights_sha256(original)}, own.base)
+    write_json({"sha256": weights_sha256(original), "solver": params.solver.model_dump(mode="json")}, own.solved)
     write_json(solved.report, own.solve)

@@ -16,12 +16,15 @@ from realera.methods.realera.samples import SampleTable
 from realera.runtime import launch
 from realera.settings.config import Params
 from realera.settings.errors import ArtifactError
-from realera.store.artifacts import atomic_path, read_safetensors
+from realera.store.artifacts import atomic_path, read_safetensors, write_json
 from realera.store.paths import REALERA, Place
 from realera.text.prompt_table import PromptTable
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
+
+SECTIONS = ("sampler", "latents", "lora")
+"""The parameters that a training rests on, beside those of what it reads."""
 
 
 def align(
@@ -65,13 +68,14 @@ def align(
     return pipe, log
 
 
-def save_training(place: Place, pipe: "StableDiffusionPipeline", log: pd.DataFrame) -> None:
-    """Write the LoRA that a pipeline carries, and the log of its training."""
+def save_training(place: Place, pipe: "StableDiffusionPipeline", log: pd.DataFrame, params: Params) -> None:
+    """Write the LoRA that a pipeline carries, the log of its training, and its parameters."""
     own = place.of(REALERA)
     with atomic_path(own.lora) as target:
         save_adapter(pipe.unet, target)
     with atomic_path(own.loss) as target:
         log.to_csv(target, index=False)
+    write_json({name: getattr(params, name).model_dump(mode="json") for name in SECTIONS}, own.trained)
 
 
 def read_latents(path: Path, num_images: int, channels: int) -> torch.Tensor:
