@@ -114,10 +114,11 @@ def test_copyleft_is_noticed(text, scope):
     assert licences.copyleft(text) == scope
 
 
-def test_dvc_neither_reports_nor_looks_for_updates(repository):
+@pytest.mark.parametrize("project", [".", "pretrain"])
+def test_dvc_neither_reports_nor_looks_for_updates(repository, project):
     from dvc.config import Config
 
-    core = Config.load_file(str(repository / ".dvc/config"))["core"]
+    core = Config.load_file(str(repository / project / ".dvc/config"))["core"]
     assert (core["analytics"], core["check_update"]) == ("false", "false")
 
 
