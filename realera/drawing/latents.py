@@ -18,6 +18,7 @@ def anchor_latents(
     templates: Sequence[str],
     params: LatentsParams,
     how: GenerateParams,
+    progress: bool = True,
 ) -> torch.Tensor:
     """Draw images of each anchor with the original model and encode them.
 
@@ -27,6 +28,7 @@ def anchor_latents(
         templates: prompts with {name}, drawn in turn.
         params: images an anchor, and the first one's seed.
         how: steps, guidance and batch size of the drawing.
+        progress: show a bar on stderr.
 
     Returns:
         float32 [num_anchors * num_images, latent channels, h, w] on the CPU, scaled as the UNet
@@ -35,7 +37,7 @@ def anchor_latents(
     turns = [templates[index % len(templates)] for index in range(params.num_images)]
     prompts = [fill(template, anchor)[0] for anchor in anchors for template in turns]
     seeds = [params.seed + index for _ in anchors for index in range(params.num_images)]
-    images = list(draw(pipe, prompts, seeds, how.num_inference_steps, how.guidance_scale, how.batch_size, True))
+    images = list(draw(pipe, prompts, seeds, how.num_inference_steps, how.guidance_scale, how.batch_size, progress))
     batches = (images[start : start + how.batch_size] for start in range(0, len(images), how.batch_size))
     return torch.cat([_encode(pipe, batch) for batch in batches])
 

@@ -24,6 +24,9 @@ from realera.store.artifacts import existing_file, write_safetensors
 ADAPTER = "realera"
 """The name of the adapter in the pipeline."""
 
+_PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+"""In which a pipeline may have been when an erasure was made from it."""
+
 Active = dict[str, tuple[list[str], bool]]
 """Layer -> the adapters that work there, and whether all are switched off."""
 
@@ -223,11 +226,16 @@ def _check_fits(model: nn.Module, overlay: Mapping[str, torch.Tensor], source: s
 
 
 def _check_base(model: nn.Module, erasure: Erasure) -> None:
-    """Refuse another model of the same shapes; its weights can be compared where they are as precise as they were."""
+    """Refuse another model of the same shapes; its weights can be compared where they are as precise as they were.
+
+    An erasure that was made from a pipeline in half precision names the weights as they were rounded there.
+    """
     own = weights_of(model, erasure.overlay)
-    if not erasure.about.base.sha256 or any(weight.dtype != torch.float32 for weight in own.values()):
+    wanted = erasure.about.base.sha256
+    if not wanted or any(weight.dtype != torch.float32 for weight in own.values()):
         return
-    if weights_sha256(own) != erasure.about.base.sha256:
+    rounded = ({name: weight.to(dtype) for name, weight in own.items()} for dtype in _PRECISIONS)
+    if wanted not in map(weights_sha256, rounded):
         raise ArtifactError(
             f"{erasure.source}: made for {erasure.about.base.id}, whose weights differ from this pipeline's; "
             "accepted: the model that it was made for, unedited"

@@ -26,7 +26,7 @@ from realera.methods.seam import Task, check_method, find_method
 from realera.runtime.devices import DTYPES, resolve_device
 from realera.settings.config import ModelParams, Params
 from realera.settings.errors import ConfigError, ModelError
-from realera.settings.presets import EVERYDAY, VOCABULARY, Preset, preserved_words
+from realera.settings.presets import EVERYDAY, VOCABULARY, Preset, as_read, preserved_words
 from realera.settings.recipes import merged, read_recipe
 from realera.settings.yaml_file import validate
 from realera.store.scratch import fingerprint, scratch
@@ -55,6 +55,7 @@ def erase(
     task: str = "object",
     recipe: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
 ) -> Erasure:
     """Erase a concept from an open model; the pipeline itself is not changed.
 
@@ -71,6 +72,7 @@ def erase(
         task: object, celebrity, style or explicit: whose templates the words are put into.
         recipe: tiny, sd15 or the path of a YAML file; None: sd15, or tiny for images of 64 pixels.
         settings: {"lora.steps": 50}, in place of the recipe's.
+        progress: show bars on stderr.
 
     Raises:
         ConfigError: a value is not accepted; the message names it, what was found and what is accepted.
@@ -78,7 +80,7 @@ def erase(
         MiningError: no sample can fulfil the sampler's thresholds.
     """
     request = ask(pipe, target, anchor, preserve, synonyms, method, task, recipe, settings)
-    return carry_out(request, pipe, Copies(pipe, request.params.model.id).open)
+    return carry_out(request, pipe, Copies(pipe, request.params.model.id).open, progress)
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,14 @@ def ask(
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def carry_out(request: Request, pipe: StableDiffusionPipeline, open_model: OpenModel) -> Erasure:
+def carry_out(request: Request, pipe: StableDiffusionPipeline, open_model: OpenModel, progress: bool = True) -> Erasure:
     """Erase; gradients are on inside, whatever the caller has switched off, and torch's own generator stays as it was.
 
     Args:
         request: what is asked.
         pipe: draws the anchors' images; not changed.
         open_model: opens the unedited model anew, as `realera.families.stable_diffusion.open_pipeline` does.
+        progress: show bars on stderr.
 
     Raises:
         RealEraError: see the method.
@@ -142,8 +145,8 @@ def carry_out(request: Request, pipe: StableDiffusionPipeline, open_model: OpenM
     with torch.random.fork_rng(devices=[]):
         reader = open_model(without=("unet", "vae"), dtype="float32")
         table = encode_preset(preset, params.encode, reader, params.model.id)
-        latents = partial(_latents, pipe, preset, params)
-        asked = Task("-".join(preset.targets), preset, params, table, request.family, open_model, latents)
+        latents = partial(_latents, pipe, preset, params, progress)
+        asked = Task("-".join(preset.targets), preset, params, table, request.family, open_model, latents, progress)
         model = {**cross_attention.weights(pipe.unet), "text": table.embeddings}
         where = [str(pipe.dtype), str(pipe.device)]
         parts = [request.method, weights_sha256(model), where, params.model_dump(mode="json")]
@@ -197,9 +200,9 @@ def _words(given: str | Sequence[str]) -> list[str]:
 def _check_words(targets: Sequence[str], anchors: Sequence[str]) -> None:
     if len(anchors) not in (1, len(targets)):
         raise ConfigError(f"anchor: found {len(anchors)}; accepted: one, or one for each of the {len(targets)} targets")
-    if both := set(targets) & set(anchors):
-        raise ConfigError(f"anchor: found {min(both)!r}, which is a target; accepted: another word")
-    if len(set(targets)) < len(targets):
+    if both := [anchor for anchor in anchors if as_read(anchor) in map(as_read, targets)]:
+        raise ConfigError(f"anchor: found {both[0]!r}, which is a target; accepted: another word")
+    if len(set(map(as_read, targets))) < len(targets):
         raise ConfigError(f"target: found {list(targets)}; accepted: each once")
 
 
@@ -292,9 +295,9 @@ def _params(pipe: StableDiffusionPipeline, recipe: str | None, settings: Mapping
     return params.model_copy(update={"model": params.model.model_copy(update=given)})
 
 
-def _latents(pipe: StableDiffusionPipeline, preset: Preset, params: Params) -> torch.Tensor:
+def _latents(pipe: StableDiffusionPipeline, preset: Preset, params: Params, progress: bool) -> torch.Tensor:
     """Draw and encode the anchors' images by the pipeline's own parts, with the recipe's scheduler."""
     own = _assembled({name: getattr(pipe, name) for name in _PARTS}, params.model.id)
     use_scheduler(own, params.generate.scheduler)
     anchors = [anchor for _, anchor in preset.pairs()]
-    return anchor_latents(own, anchors, preset.draw.prompts, params.latents, params.generate)
+    return anchor_latents(own, anchors, preset.draw.prompts, params.latents, params.generate, progress)

@@ -43,6 +43,7 @@ class Task:
         family: of the model.
         open_model: opens it anew, unedited; takes components to leave out, as `open_pipeline` does.
         latents: reads the original model's images of the anchors, float32 [num_pairs * num_images, channels, h, w].
+        progress: show bars on stderr.
     """
 
     concept: str
@@ -52,6 +53,7 @@ class Task:
     family: str
     open_model: Callable[..., "StableDiffusionPipeline"]
     latents: Callable[[], "torch.Tensor"]
+    progress: bool = True
 
     @cached_property
     def pipe(self) -> "StableDiffusionPipeline":

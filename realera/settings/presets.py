@@ -247,11 +247,18 @@ def preserved_words(preset: Preset, vocabulary: Iterable[str]) -> list[str]:
 
     Never among them: the targets, their synonyms (kept for judging, they must fade with the
     target), the lookalikes and the unseen words (kept for judging, nothing may be done for them).
+    However they are spelled: to the text encoder Airplane is airplane.
     """
-    left_out = {*preset.targets, *preset.all_synonyms(), *preset.draw.lookalikes, *unseen_words(preset)}
+    named = (*preset.targets, *preset.all_synonyms(), *preset.draw.lookalikes, *unseen_words(preset))
+    left_out = {as_read(word) for word in named}
     words = [word for name in preset.preserve.lists for word in load_words(name, vocabulary)]
     words += preset.preserve.words
-    return [word for word in dict.fromkeys(words) if word not in left_out]
+    return [word for word in dict.fromkeys(words) if as_read(word) not in left_out]
+
+
+def as_read(word: str) -> str:
+    """Return a word as the text encoder reads it: in small letters, with single spaces."""
+    return " ".join(word.lower().split())
 
 
 def _named(path: Path, name: str) -> tuple[str, ...]:

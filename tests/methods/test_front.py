@@ -16,7 +16,7 @@ from realera.commands.front import erase_model
 from realera.families.stable_diffusion import open_pipeline
 from realera.methods.front import ask, kept_words, make_preset
 from realera.methods.realera import alignment
-from realera.settings.errors import ConfigError, ModelError
+from realera.settings.errors import ArtifactError, ConfigError, ModelError
 from realera.settings.presets import load_words
 from stages import encode, erase, latents, mine, solve, task, train
 
@@ -112,6 +112,14 @@ def test_the_command_solves_for_the_checkpoints_own_weights_in_half_precision_to
     model = {"id": str(fine_model), "revision": None, "config": None, "dtype": "bfloat16", "device": "cpu"}
     erase_model(model, tmp_path / "erased", ["airplane"], ["sun"], PRESERVE, method="uce", settings=SETTINGS)
     realera.read_erasure(tmp_path / "erased").apply(StableDiffusionPipeline.from_pretrained(fine_model))
+
+
+def test_what_a_pipeline_in_half_precision_gave_fits_the_checkpoint_and_no_other(fine_model, own):
+    found = erased(open_pipeline(fine_model, dtype="bfloat16", device="cpu"), "uce")
+    pipe = open_pipeline(fine_model, dtype="float32", device="cpu")
+    found.apply(pipe)
+    with pytest.raises(ArtifactError, match="weights differ"):
+        found.apply(own)
 
 
 @pytest.fixture
@@ -233,6 +241,23 @@ def test_what_stays_by_default_is_the_models_vocabulary_or_everyday_nouns(own, t
 def test_what_does_not_fit_is_named(own, arguments, message):
     with pytest.raises(ConfigError, match=message):
         erased(own, **{"method": "uce"} | arguments)
+
+
+def test_bars_are_shown_unless_they_are_switched_off(own, capsys):
+    erased(own)
+    assert "align" in capsys.readouterr().err
+    erased(own, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_spelling_makes_no_other_word(own):
+    request = ask(
+        own, "Airplane", "sun", preserve=["airplane", "AIRPLANE", "fire engine", "cat"], synonyms="Fire  engine"
+    )
+    assert kept_words(request, own) == ["cat"]
+    for target, anchor in (("Sun", "sun"), (["cat", "Cat"], "sun")):
+        with pytest.raises(ConfigError):
+            ask(own, target, anchor)
 
 
 def test_a_text_is_one_word(own):

@@ -19,7 +19,7 @@ def erase(task: Task, scratch: Path) -> Erasure:
     write_safetensors({"latents": task.latents()}, place.latents)
     mine(place, task.preset, task.params)
     solve(place, task.params, task.concept, task.open_model)
-    pipe, log = align(place, task.params, len(task.preset.targets), task.open_model, scratch)
+    pipe, log = align(place, task.params, len(task.preset.targets), task.open_model, scratch, task.progress)
     save_training(place, pipe, log, task.params)
     finish(place, task.preset, task.params, task.family)
     return read_erasure(place.of(REALERA).erasure)

@@ -33,6 +33,7 @@ def align(
     num_targets: int,
     open_model: Callable[..., "StableDiffusionPipeline"],
     folder: Path,
+    progress: bool = True,
 ) -> tuple["StableDiffusionPipeline", pd.DataFrame]:
     """Train; return the pipeline with its adapter, and the log.
 
@@ -42,6 +43,7 @@ def align(
         num_targets: of the preset.
         open_model: opens the unedited model.
         folder: scratch, for the checkpoint.
+        progress: show a bar on stderr.
 
     Raises:
         ArtifactError: a file is missing or corrupt, or they are not of one erasure.
@@ -64,6 +66,7 @@ def align(
         folder,
         perturber(table, samples, params.sampler),
         patch,
+        progress,
     )
     return pipe, log
 
