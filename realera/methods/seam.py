@@ -10,7 +10,7 @@ judging; all that comes after knows the `Erasure` alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -67,7 +67,9 @@ class Task:
             ConfigError: a prompt is longer than the text encoder reads.
         """
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
-        tokens = [locate(prompt, tokenizer) for prompt in prompts]
+        # A prompt that is blank as a whole is asked for as it is; its last token is the start's, as for free text.
+        free = [prompt if prompt.text.strip() else replace(prompt, role="preserve") for prompt in prompts]
+        tokens = [locate(prompt, tokenizer) for prompt in free]
         texts = [prompt.text for prompt in prompts]
         return PromptTable(prompts, tokens, embed(texts, tokenizer, encoder, self.params.encode.batch_size))
 

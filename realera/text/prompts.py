@@ -111,7 +111,7 @@ def locate(prompt: Prompt, tokenizer: "CLIPTokenizer") -> Tokens:
         for index, (start, end) in enumerate(encoding["offset_mapping"])
         if 0 < index < num_tokens - 1 and start < prompt.end and end > prompt.start
     ]
-    if not inside and prompt.role != "preserve" and name.strip():  # a blank name is asked for as it is
+    if not inside and prompt.role != "preserve":
         raise ConfigError(f"{name!r}: tokenizes to nothing; accepted: a name with at least one token")
     return Tokens(inside[0], inside[-1], num_tokens) if inside else Tokens(1, 0, num_tokens)
 

@@ -1,6 +1,7 @@
 """UCE's closed form beside its published algorithm, matrix by matrix and token by token."""
 
 from functools import cache, partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -359,13 +360,11 @@ def test_methods_are_found_by_name(repository):
         assert check_task(name, load_params().model) == "stable_diffusion"
     with pytest.raises(ConfigError, match="method: found 'esd-x'; accepted: realera, uce"):
         find_method("esd-x")
-    with pytest.raises(ConfigError, match="methods: found 'esd-x'; accepted: realera, uce"):
+    with pytest.raises(ConfigError, match="method: found 'esd-x'; accepted: realera, uce"):
         check_task("esd-x", load_params().model)
 
 
 def test_a_model_family_that_a_method_does_not_know_is_refused(monkeypatch):
-    monkeypatch.setattr("realera.methods.seam.family_of", lambda id, revision: "other")
-    with pytest.raises(
-        ConfigError, match=r"^methods: uce edits stable_diffusion; data/models/tiny-sd is of the family other"
-    ):
+    monkeypatch.setattr("realera.methods.seam.family_of", lambda id, revision, fetch: SimpleNamespace(key="other"))
+    with pytest.raises(ConfigError, match=r"^method: uce edits stable_diffusion; the model is of the family other"):
         check_task("uce", load_params().model)

@@ -50,7 +50,7 @@ EDITS = {
     "text/vocabulary.py": ("return sorted({word", ALL),
     "families/cross_attention.py": ('MATRICES = ("to_k", "to_v")', {"encode", "task", *CHAIN, "erase", *DRAW}),
     "erasures/apply.py": (
-        "_base(name, erasure, own) + change",
+        "_base(name, erasure, carried.own) + change",
         {"task", "solve", "train", "erase", *DRAW} - {"latents"},
     ),
     "drawing/batch.py": ('torch.Generator("cpu")', DRAW),

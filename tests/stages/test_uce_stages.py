@@ -111,7 +111,8 @@ def test_it_is_exported_without_a_lora(project, tmp_path):
         assert not (tmp_path / "no").exists()
 
 
-def test_erasures_that_are_not_there_are_named(project):
+def test_erasures_that_are_not_there_are_named(project, monkeypatch):
+    monkeypatch.setattr("realera.settings.project.PROJECT", project)  # the repository may hold artifacts of its own
     params = load_params()
     with pytest.raises(ConfigError, match="method: found 'realera'; accepted: uce"):
         find_erasure(CONCEPT, params, "realera")
@@ -135,7 +136,7 @@ def test_an_unknown_method_is_refused(project, capsys, stage, method):
         execute(stage, method=method)
     assert stopped.value.code == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert line.startswith(("error: methods: found ", "error: artifacts/airplane/"))
+    assert line.startswith(("error: method: found ", "error: artifacts/airplane/"))
     assert set(project.rglob("*")) == before
 
 
