@@ -149,5 +149,5 @@ def method_place(concept: str, method: str) -> MethodPlace:
         ConfigError: a name could leave the folder.
     """
     if not method.isidentifier():
-        raise ConfigError(f"methods: found {method!r}; accepted: a method's name")
+        raise ConfigError(f"method: found {method!r}; accepted: a method's name")
     return place(concept).of(method)
