@@ -17,7 +17,6 @@ from realera.drawing import batch as sampling
 from realera.erasures.artifact import LORA_FILE, Erasure, weights_sha256
 from realera.families import cross_attention
 from realera.families.stable_diffusion import open_pipeline
-from realera.methods.realera.finish import SECTIONS
 from realera.methods.seam import description
 from realera.settings.config import load_params
 from realera.settings.presets import load_preset
@@ -59,7 +58,8 @@ def make_workspace(folder, repository, model=None, generate=None):
 def write_erasure(pipe, folder, params):
     """Write an erasure of a pipeline, which carries the LoRA afterwards."""
     sha256 = weights_sha256(cross_attention.weights(pipe.unet))
-    about = description(load_preset("airplane"), params, METHOD, "stable_diffusion", SECTIONS, sha256)
+    used = params.model_dump(mode="json", include={"encode", "sampler", "solver", "latents", "lora"})
+    about = description(load_preset("airplane"), params, METHOD, "stable_diffusion", used, sha256)
     overlay = perturbed(pipe)
     with tempfile.TemporaryDirectory() as scratch:
         save_random_lora(pipe, scratch)
