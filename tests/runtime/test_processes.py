@@ -36,6 +36,7 @@ from stages import train as train_stage
 CONCEPT = "airplane"
 LORA = f"artifacts/{CONCEPT}/realera/parts/lora/pytorch_lora_weights.safetensors"
 LOSS = f"artifacts/{CONCEPT}/realera/loss.csv"
+TRAINED = f"artifacts/{CONCEPT}/realera/parts/trained.json"
 TOLERANCE = 1e-3
 """Of the update's norm, between the LoRA of one process and of two; docs/scale.md says what was measured."""
 
@@ -315,7 +316,7 @@ def test_a_lost_process_ends_the_stage_which_resumes_to_the_same_bytes(project, 
     code, _ = kill(line, None, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert run_to_end(line) == of_two
-    assert everything() == before | {LORA, str(Path(LORA).parent), LOSS}
+    assert everything() == before | {LORA, str(Path(LORA).parent), TRAINED, LOSS}
     assert not list(Path(os.environ["REALERA_SCRATCH"]).iterdir())
 
 
