@@ -9,7 +9,6 @@ from realera.report.tables import AVERAGE, FIGURE_COLUMNS, HEADLINES, Summaries,
 from realera.scores.readings import READINGS, shown
 from realera.scores.summary import PARTS, as_text
 from realera.settings.errors import ArtifactError
-from realera.store.artifacts import existing_file
 
 
 def result_table(path: Path) -> str:
@@ -46,7 +45,7 @@ def read_figures(path: Path) -> Summaries:
         raise ArtifactError(f"{path}: not there yet; made by: dvc repro")
     found: dict[tuple[str, str], dict[str, Any]] = {}
     try:
-        with existing_file(path).open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if list(reader.fieldnames or ()) != list(FIGURE_COLUMNS):
                 raise ValueError(f"columns {reader.fieldnames}")
