@@ -16,10 +16,13 @@ import torch
 from benchmarks.sizes import PROJECT, SPAN, WIDTH, default, prompt_table, weights
 from benchmarks.timing import Section, Settings, alternate, figure, peak_mib, seconds, timed
 from realera.families.stable_diffusion import open_pipeline
-from realera.methods.common.closed_form import Gram, solve
+from realera.methods.common.closed_form import Gram
 from realera.methods.realera.perturb import sample, sample_blocks
-from realera.methods.realera.rows import sample_rows, solve_rows, text_rows
+from realera.methods.realera.rows import Grams, solve_grams, solve_sums
+from realera.methods.realera.samples import SampleTable
+from realera.methods.realera.sums import no_grams, target_sums, total_sums
 from realera.settings.config import SamplerParams, SolverParams
+from realera.text.prompt_table import PromptTable
 from realera.text.prompts import embed
 
 NUM_PRESERVED = 100
@@ -32,29 +35,28 @@ class Run:
     sampler: SamplerParams
     solver: SolverParams
     matrices: dict[str, torch.Tensor]
-    grams: dict[str, Gram] = field(default_factory=dict)
+    grams: Grams = field(default_factory=lambda: no_grams(WIDTH))
+    kept: Gram = field(default_factory=lambda: Gram(WIDTH, stays=True))
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, index: int, num_preserved: int = 0) -> None:
         """Mine a concept and add it to the sums."""
-        table, span = prompt_table(1, num_preserved, seed=index), self.sampler.span
+        table = prompt_table(1, num_preserved, seed=index)
         found: list[Any] = []
         self._clock("mine", lambda: found.append(sample(table, self.sampler)[0]))
-        self._clock("sums", lambda: self._sum(text_rows(table, span) | sample_rows(table, found[0], span)))
+        self._clock("sums", lambda: self._sum(table, found[0]))
 
     def solve(self) -> None:
         """Solve once for all, and multiply the 32 matrices."""
         self._clock("solve", self._solve)
 
-    def _sum(self, groups: Any) -> None:
-        for name, (sources, targets) in groups.items():
-            gram = self.grams.setdefault(name, Gram(WIDTH))
-            gram.add(sources, None if targets is sources else targets)
+    def _sum(self, table: PromptTable, samples: SampleTable) -> None:
+        self.kept.add(table.preserved())
+        for each in target_sums(table, self.sampler, {}, lambda: [samples]):
+            each.form.add_to(self.grams)
 
     def _solve(self) -> None:
-        factors = {"target": 1.0, "neighbor": self.solver.neighbor_weight}
-        terms = [gram.scaled(factors.get(name, self.solver.lambda1), True) for name, gram in self.grams.items()]
-        solution = solve(terms, self.solver.ridge)
+        solution = solve_grams({**self.grams, "preserve": self.kept}, self.solver)
         for weight in self.matrices.values():
             solution.apply(weight)
 
@@ -114,7 +116,8 @@ def _measure_table(section: Section, num: int, peaks: dict[int, float]) -> None:
     def whole() -> None:
         table = prompt_table(num, NUM_PRESERVED)
         blocks = (samples for samples, _ in sample_blocks(table, run.sampler))
-        solve_rows(run.matrices, table, blocks, run.sampler.span, run.solver)
+        sums = total_sums(table, run.sampler, {}, lambda: blocks)
+        solve_sums(run.matrices, table, sums, run.sampler.span, run.solver)
 
     pair = [peak_mib(whole)], [peaks[num]]
     what = f"peak of one preset with {num:,} targets, as the stages hold it"
@@ -126,7 +129,7 @@ def _measure_next(section: Section, settings: Settings, run: Run) -> None:
     num = run.grams["target"].num_rows // SPAN
 
     def one_more() -> None:
-        following = Run(run.sampler, run.solver, run.matrices, copy.deepcopy(run.grams))
+        following = Run(run.sampler, run.solver, run.matrices, copy.deepcopy(run.grams), copy.deepcopy(run.kept))
         following.add(num)
         following.solve()
 

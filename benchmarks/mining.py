@@ -72,7 +72,7 @@ def _mine(table: PromptTable, params: SamplerParams) -> None:
 
 def _measure_loop(section: Section, settings: Settings, table: PromptTable, params: SamplerParams) -> None:
     num_prompts, num_tokens = len(table.prompts) // 2, settings.pick(2, 10, 20)
-    num_samples, scale = min(params.M, 20), NUM_PROMPTS / num_prompts
+    num_samples, scale = int(min(params.M, 20)), NUM_PROMPTS / num_prompts
     samples, _ = sample(table, params)
     tasks: list[Task] = [
         lambda: seconds(lambda: _mine(table, params)) * scale,

@@ -102,7 +102,12 @@ OWN = f"{CONCEPT}/{REALERA}"
 _PROCESSES, _INTERVAL = SETTINGS["generate"]["num_processes"], SETTINGS["lora"]["save_every"]
 _SOLVED = (f"{OWN}/parts/kv_patch.safetensors", f"{OWN}/parts/solved.json")
 UNDER_TEST = (
-    Stage("mine", ("mine", CONCEPT), (f"{OWN}/samples.parquet", f"{OWN}/mining.json"), 6),
+    Stage(
+        "mine",
+        ("mine", CONCEPT),
+        (f"{OWN}/samples.parquet", f"{OWN}/moments.parquet", f"{OWN}/mining.json", f"{OWN}/sums"),
+        6,
+    ),
     Stage("solve", ("solve", CONCEPT), (*_SOLVED, f"{OWN}/solve.json"), 6),
     Stage("latents", ("latents", CONCEPT), (f"{CONCEPT}/anchor_latents.safetensors",), 10),
     Stage(

@@ -27,6 +27,7 @@ from realera.store.artifacts import (
     file_sha256,
     read_json,
     read_safetensors,
+    safetensors_metadata,
     write_json,
     write_safetensors,
 )
@@ -217,7 +218,7 @@ def read_erasure(folder: str | Path) -> Erasure:
     adapter = folder / ADAPTER_FOLDER / LORA_FILE
     if _PARTS[1] not in about.parts:
         return Erasure(about, overlay, source=str(folder))
-    return Erasure(about, overlay, read_safetensors(adapter), _metadata(adapter), source=str(folder))
+    return Erasure(about, overlay, read_safetensors(adapter), safetensors_metadata(adapter), source=str(folder))
 
 
 def weights_sha256(weights: Mapping[str, "torch.Tensor"]) -> str:
@@ -249,10 +250,3 @@ def _check_weights(path: Path) -> None:
                     raise ArtifactError(f"{path}: {name}: found values that are not finite")
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a readable safetensors file: {first_line(error)}") from error
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        return file.metadata() or {}

@@ -28,6 +28,9 @@ SAMPLE_COLUMNS = pa.schema(
     [("prompt_id", pa.int32()), ("token", pa.int32()), ("kind", pa.string())]
     + [(name, pa.float32()) for name in ("cosine", "distance")]
 )
+MOMENT_COLUMNS = pa.schema(
+    [pa.field(field.name, pa.float64() if field.type == pa.float32() else field.type) for field in SAMPLE_COLUMNS]
+)
 SCORE_COLUMNS = pa.schema(
     [(name, pa.string()) for name in ("model", "image_id", "group", "metric")]
     + [("labels", pa.list_(pa.string())), ("values", pa.list_(pa.float32()))]
@@ -56,7 +59,7 @@ class Chain:
     """What RealEra's own stages have made beside the erasure.
 
     Attributes:
-        samples: SAMPLE_COLUMNS of samples.parquet.
+        samples: SAMPLE_COLUMNS of samples.parquet; of infinitely many the typical one of each token.
         mining: mining.json.
         solve: solve.json.
         loss: rows of loss.csv; None where a term has no value in a step.
@@ -129,7 +132,9 @@ def read_inputs(concept: str, method: str, artifacts: Path, name: str) -> Inputs
 
 
 def _read_chain(own: MethodPlace, prompts: pa.Table) -> Chain:
-    samples = _read_samples(own.samples, prompts)
+    samples = pa.concat_tables(
+        [_read_samples(own.samples, SAMPLE_COLUMNS, prompts), _read_samples(own.moments, MOMENT_COLUMNS, prompts)]
+    )
     return Chain(samples, read_summary(own.mining), read_summary(own.solve), _read_csv(own.loss))
 
 
@@ -176,8 +181,8 @@ def _whole(digits: bytes) -> int:
     return int(digits) if len(digits) < 10 and digits.isdigit() else 0
 
 
-def _read_samples(path: Path, prompts: pa.Table) -> pa.Table:
-    table = read_parquet(path, SAMPLE_COLUMNS)
+def _read_samples(path: Path, columns: pa.Schema, prompts: pa.Table) -> pa.Table:
+    table = read_parquet(path, columns).cast(SAMPLE_COLUMNS)
     if set(table["prompt_id"].to_pylist()) - set(prompts["prompt_id"].to_pylist()):
         raise ArtifactError(f"{path}: not made from this prompts.parquet; mine makes it anew")
     for name in ("cosine", "distance"):

@@ -276,7 +276,8 @@ def _geometry(chain: Chain, params: Params, points: Sequence[Point]) -> dict[str
 def _mined(kind: str, entry: Mapping[str, Any]) -> list[str]:
     """Return kind, number, share of draws accepted, distances and cosines."""
     ranges = (_range(entry["relative_radius"]), _range(entry["cosine"]))
-    return [kind, f"{entry['num_samples']:,}", _share(entry["acceptance"]), *ranges]
+    count = entry["num_samples"]
+    return [kind, "infinitely many" if count == "inf" else f"{count:,}", _share(entry["acceptance"]), *ranges]
 
 
 def _share(value: float | None) -> str:

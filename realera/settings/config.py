@@ -3,21 +3,37 @@
 A parameter file is checked once, here: code that holds a `Params` need not check again.
 """
 
+import math
 from collections import Counter
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from realera.settings import project
 from realera.settings.yaml_file import Section as Section
 from realera.settings.yaml_file import load_yaml as load_yaml
 
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
+_MOST = 1_000_000
+
+Count = Annotated[int, Field(ge=0, le=_MOST)]
 """How many of something that fits in memory or in a day; more is a slip."""
 
-Number = Annotated[int, Field(ge=1, le=1_000_000)]
+Number = Annotated[int, Field(ge=1, le=_MOST)]
+
+
+def _samples(value: Any) -> int | float:
+    """Return a number of samples; infinite where it is written as `inf`, or as DVC writes that."""
+    if value in ("inf", math.inf) or (type(value) is int and 0 <= value <= _MOST):
+        return math.inf if value == "inf" else value
+    raise ValueError(f"a whole number from 0 to {_MOST:,}, or inf")
+
+
+NumSamples = Annotated[
+    float, PlainValidator(_samples), PlainSerializer(lambda value: "inf" if value == math.inf else value)
+]
+"""How many neighbors or beyond samples; inf: their expectation in closed form."""
 
 ImageSeed = Annotated[int, Field(ge=0, lt=2**32)]
 """torch's CPU generator looks at the low 32 bits only: a larger seed would repeat a smaller one's images."""
@@ -78,8 +94,8 @@ class EncodeParams(Section):
 class SamplerParams(Section):
     """Neighbor and beyond samples (equations 3 to 6, Algorithm 1)."""
 
-    M: Count
-    N: Count
+    M: NumSamples
+    N: NumSamples
     D1: float = Field(gt=0)
     D1_anchor: float = Field(ge=0)
     D2: float = Field(gt=0)
@@ -100,7 +116,19 @@ class SamplerParams(Section):
             raise ValueError(f"D2 larger than D1 = {self.D1} (beyond lies outside), found {self.D2}")
         if self.S2 >= self.S1:
             raise ValueError(f"S2 smaller than S1 = {self.S1} (S1 is the upper cosine), found {self.S2}")
+        self._check_expectation()
         return self
+
+    def _check_expectation(self) -> None:
+        """Refuse an infinite number of samples where there is no expectation in closed form."""
+        endless = [name for name in ("M", "N") if math.isinf(getattr(self, name))]
+        if "M" in endless and self.source == "text":
+            raise ValueError("source noise where M is inf, since phrases are counted and have no law; found text")
+        if endless and self.noise == "shared":
+            raise ValueError(
+                f"noise per_token where {endless[0]} is inf, found shared: a prompt's tokens would share one "
+                "direction, and what all of them accept has no closed form"
+            )
 
 
 class SolverParams(Section):
@@ -230,6 +258,14 @@ class Params(Section):
     generate: GenerateParams
     score: ScoreParams
     report: ReportParams
+
+    @field_validator("solver")
+    @classmethod
+    def _sums_are_finite(cls, solver: SolverParams, info: ValidationInfo) -> SolverParams:
+        sampler = info.data.get("sampler")
+        if sampler and solver.enabled and solver.sums == "raw" and math.inf in (sampler.M, sampler.N):
+            raise ValueError("sums: normalized where sampler.M or N is inf, whose raw sum would be infinite; found raw")
+        return solver
 
     @field_validator("concepts", "methods")
     @classmethod

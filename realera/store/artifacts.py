@@ -221,6 +221,21 @@ def read_safetensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, "t
     return tensors
 
 
+def safetensors_metadata(path: str | Path) -> dict[str, str]:
+    """Return the text beside a file's tensors.
+
+    Raises:
+        ArtifactError: the file is missing or corrupt.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(existing_file(path), framework="np") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: not a readable safetensors file: {first_line(error)}") from error
+
+
 def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     digest = hashlib.sha256()

@@ -67,6 +67,16 @@ class MethodPlace:
         return self.root / "mining.json"
 
     @property
+    def moments(self) -> Path:
+        """What infinitely many samples around each token average to."""
+        return self.root / "moments.parquet"
+
+    @property
+    def sums(self) -> Path:
+        """Folder of what each target's prompts and samples sum up to in the closed form."""
+        return self.root / "sums"
+
+    @property
     def solve(self) -> Path:
         """What the closed form did."""
         return self.root / "solve.json"

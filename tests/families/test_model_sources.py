@@ -16,6 +16,7 @@ from realera.families.schedulers import use_scheduler
 from realera.families.stable_diffusion import open_pipeline
 from realera.methods.realera.perturb import sample
 from realera.methods.realera.solving import solve
+from realera.methods.realera.sums import target_sums, write_sums
 from realera.settings.config import load_params
 from realera.settings.errors import ModelError
 from realera.settings.presets import load_preset
@@ -183,6 +184,7 @@ def erase(model: dict[str, str]) -> dict[str, torch.Tensor]:
     table = encode_preset(load_preset("airplane"), params.encode, pipe, params.model.id)
     table.write(files.prompts)
     own = files.of("realera")
-    sample(table, params.sampler)[0].write(own.samples)
+    samples, _ = sample(table, params.sampler)
+    write_sums(target_sums(table, params.sampler, {}, lambda: [samples]), own.sums)
     solve(files, params, "airplane", partial(open_pipeline, **opened))
     return read_safetensors(own.kv_patch)

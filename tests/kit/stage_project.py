@@ -66,6 +66,7 @@ def sum_up(concept: str, method: str = REALERA) -> None:
 
 
 _PARTS = ("realera/parts/kv_patch.safetensors", "realera/parts/solved.json")
+_SUMS = "realera/sums/airplane-0f488683.safetensors"
 _TRAINED = "realera/parts/trained.json"
 _LORA = "lora/pytorch_lora_weights.safetensors"
 _ERASURE = ("erasure.json", "overlay.safetensors", "adapter/pytorch_lora_weights.safetensors")
@@ -77,8 +78,12 @@ STAGES: dict[
     "base": (draw_base, ["shared/subjects.json"], ["shared/base.parquet"]),
     "task": (ask, [], ["realera/parts/task.json"]),
     "encode": (encode.main, [], ["prompts.parquet"]),
-    "mine": (mine.main, ["prompts.parquet"], ["realera/samples.parquet", "realera/mining.json"]),
-    "solve": (solve.main, ["prompts.parquet", "realera/samples.parquet"], [*_PARTS, "realera/solve.json"]),
+    "mine": (
+        mine.main,
+        ["prompts.parquet"],
+        ["realera/samples.parquet", "realera/moments.parquet", "realera/mining.json", _SUMS],
+    ),
+    "solve": (solve.main, ["prompts.parquet", _SUMS], [*_PARTS, "realera/solve.json"]),
     "latents": (latents.main, [], ["anchor_latents.safetensors"]),
     "train": (
         train.main,
@@ -99,7 +104,8 @@ STAGES: dict[
         report.main,
         [
             *("prompts.parquet", "originals.parquet", "shared/base.parquet"),
-            *("realera/samples.parquet", "realera/mining.json", "realera/solve.json", "realera/loss.csv"),
+            *("realera/samples.parquet", "realera/moments.parquet", "realera/mining.json", "realera/solve.json"),
+            "realera/loss.csv",
             *("realera/images.parquet", "realera/scores.parquet", "realera/scores.json"),
         ],
         [],

@@ -6,8 +6,9 @@ import torch
 from realera.families import cross_attention
 from realera.methods.realera import perturb as neighborhood
 from realera.methods.realera.phrases import candidates, nearest_phrases
-from realera.methods.realera.rows import sample_rows, solve_rows, text_rows
+from realera.methods.realera.rows import meetings, sample_rows, solve_sums, text_rows
 from realera.methods.realera.samples import SampleTable
+from realera.methods.realera.sums import no_grams, total_sums
 from realera.settings.config import load_params
 from realera.settings.errors import ConfigError, MiningError
 from realera.settings.presets import load_preset
@@ -43,6 +44,17 @@ def weights(pipe):
 
 def sampler(params, **changes):
     return params.sampler.model_copy(update=changes)
+
+
+def solved(weights, table, samples, params, **solver):
+    """Solve with the sums of some samples."""
+    sums = total_sums(table, params.sampler, {}, lambda: [samples])
+    return solve_sums(weights, table, sums, params.sampler.span, params.solver.model_copy(update=solver))
+
+
+def rows_of(table, samples, params):
+    span = params.sampler.span
+    return text_rows(table, span) | sample_rows(table, samples, meetings(table, table.pairs(span)))
 
 
 def test_tables_come_back_from_their_files(table, samples, tmp_path):
@@ -85,7 +97,7 @@ def test_samples_obey_the_thresholds_around_their_own_token(table, samples, para
 
 
 def test_rows_of_equation_7(table, samples, params):
-    rows = text_rows(table, params.sampler.span) | sample_rows(table, samples, params.sampler.span)
+    rows = rows_of(table, samples, params)
     pairs = table.pairs(params.sampler.span)
     num_tokens = sum(len(pair.tokens) for pair in pairs)
     assert {name: len(source) for name, (source, _) in rows.items()} == {
@@ -102,7 +114,7 @@ def test_rows_of_equation_7(table, samples, params):
 
 
 def test_the_erasure_moves_the_target_to_the_anchor_and_leaves_the_rest(table, samples, weights, params):
-    found = solve_rows(weights, table, [samples], params.sampler.span, params.solver)
+    found = solved(weights, table, samples, params)
     for layer in found.report["layers"]:
         assert layer["erase_after"] < 0.5 * layer["erase_before"]
         assert layer["preserve_after"] < 0.2
@@ -112,15 +124,14 @@ def test_the_erasure_moves_the_target_to_the_anchor_and_leaves_the_rest(table, s
 
 def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, params):
     """Zero gradient of the printed sums, with independent arithmetic, for each K and V."""
-    solver = params.solver.model_copy(update={"sums": "raw"})
-    found = solve_rows(weights, table, [samples], params.sampler.span, solver)
-    rows = text_rows(table, params.sampler.span) | sample_rows(table, samples, params.sampler.span)
+    found = solved(weights, table, samples, params, sums="raw")
+    rows = rows_of(table, samples, params)
     ridge = found.report["ridge"]
     for name, old in weights.items():
         old_, new = old.double(), found.weights[name].double()
         gradient, scale = ridge * (new - old_), 0.0
         for group, (source, target) in rows.items():
-            factor = 1.0 if group in ("target", "neighbor") else solver.lambda1
+            factor = 1.0 if group in ("target", "neighbor") else params.solver.lambda1
             s, t = source.double(), target.double()
             gradient = gradient + factor * (new @ s.T - old_ @ t.T) @ s
             scale += factor * (old_ @ t.T @ s).norm()
@@ -128,15 +139,14 @@ def test_every_matrix_is_at_the_minimum_of_equation_7(table, samples, weights, p
 
 
 def test_component_a_switches_off(table, samples, weights, params):
-    solver = params.solver.model_copy(update={"enabled": False})
-    found = solve_rows(weights, table, [samples], params.sampler.span, solver)
+    found = solved(weights, table, samples, params, enabled=False)
     assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
 
 
 def test_no_samples_at_all(table, weights, params):
     nothing, _ = neighborhood.sample(table, sampler(params, M=0, N=0))
     assert len(nothing) == 0
-    found = solve_rows(weights, table, [nothing], params.sampler.span, params.solver)
+    found = solved(weights, table, nothing, params)
     assert found.report["rows"]["neighbor"] == found.report["rows"]["beyond"] == 0
 
 
@@ -145,9 +155,11 @@ def test_infeasible_thresholds_are_refused(table, params):
         neighborhood.sample(table, sampler(params, D1=0.05, S1=0.9, S2=0.5, D1_anchor=0.0))
 
 
-def test_a_model_of_another_width(table, samples, params):
+def test_a_model_of_another_width(table, params):
     with pytest.raises(ConfigError, match=r"width 7, prompts.parquet has 128"):
-        solve_rows({"x.to_k.weight": torch.zeros(3, 7)}, table, [samples], params.sampler.span, params.solver)
+        solve_sums(
+            {"x.to_k.weight": torch.zeros(3, 7)}, table, no_grams(table.width), params.sampler.span, params.solver
+        )
 
 
 def test_fresh_perturbations_move_only_the_span(table, samples, params):

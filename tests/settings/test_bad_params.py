@@ -256,7 +256,7 @@ def test_stages_say_each_problem_in_a_line(project, capsys, stage):
         stage()
     assert stopped.value.code == 1
     assert capsys.readouterr().err.splitlines() == [
-        'error: params.yaml: sampler.M: found "many"; accepted: integer',
+        'error: params.yaml: sampler.M: found "many"; accepted: whole number from 0 to 1,000,000, or inf',
         "error: params.yaml: lora.rank: found true; accepted: integer",
     ]
     assert not (project / "artifacts").exists()

@@ -23,17 +23,24 @@ class Gram:
 
     Attributes:
         source: sum s s^T, float64 [d, d].
-        cross: sum t s^T, float64 [d, d].
+        cross: sum t s^T, float64 [d, d]; where every source stays what it is, the same tensor as `source`.
         num_rows: how many pairs were added.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, stays: bool = False) -> None:
         self.source = torch.zeros(width, width, dtype=torch.float64)
-        self.cross = torch.zeros(width, width, dtype=torch.float64)
+        self.cross = self.source if stays else torch.zeros_like(self.source)
         self.num_rows = 0
+
+    @property
+    def stays(self) -> bool:
+        """Whether every source is its own target."""
+        return self.cross is self.source
 
     def add(self, source_nd: torch.Tensor, target_nd: torch.Tensor | None = None) -> None:
         """Add pairs [n, d]; without a target each source is its own (it is preserved)."""
+        if target_nd is not None and self.stays:
+            raise ValueError("found targets for sources that stay")
         if target_nd is not None and target_nd.shape != source_nd.shape:
             raise ValueError(f"found {tuple(source_nd.shape)} sources and {tuple(target_nd.shape)} targets")
         for start in range(0, len(source_nd), ROWS_AT_ONCE):
@@ -41,8 +48,16 @@ class Gram:
             source = source_nd[rows].double()
             own = source.T @ source
             self.source += own
-            self.cross += own if target_nd is None else target_nd[rows].double().T @ source
+            if not self.stays:
+                self.cross += own if target_nd is None else target_nd[rows].double().T @ source
         self.num_rows += len(source_nd)
+
+    def merge(self, other: "Gram", sign: float = 1.0) -> None:
+        """Add another sum to this one, or with sign -1 take it away again."""
+        self.source.add_(other.source, alpha=sign)
+        if not self.stays:
+            self.cross.add_(other.cross, alpha=sign)
+        self.num_rows += int(sign) * other.num_rows
 
     def scaled(self, weight: float, normalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return weight * (source, cross), divided by the number of rows if asked."""

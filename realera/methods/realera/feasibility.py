@@ -5,10 +5,20 @@ from dataclasses import replace
 
 import torch
 
-from realera.methods.realera.geometry import Angles, Changes, Groups, Kind, Thresholds, checked, group_rows, show, span
+from realera.methods.realera.geometry import (
+    KINDS,
+    Angles,
+    Changes,
+    Groups,
+    Kind,
+    Thresholds,
+    checked,
+    group_rows,
+    show,
+    span,
+)
 from realera.settings.errors import MiningError
 
-KINDS: tuple[Kind, Kind] = ("neighbor", "beyond")
 MIN_ACCEPTANCE = 1e-3
 GOOD_ACCEPTANCE = 1e-2  # of what is suggested: not on the edge
 CHECKED_GROUPS = 9

@@ -20,6 +20,8 @@ from realera.settings.errors import MiningError
 Kind = Literal["neighbor", "beyond"]
 Changes = dict[str, float | str]
 
+KINDS: tuple[Kind, Kind] = ("neighbor", "beyond")
+
 LEAST_REST_OF_FLOAT32 = 16
 
 

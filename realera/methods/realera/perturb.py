@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from realera.methods.realera import feasibility, mining
-from realera.methods.realera.geometry import Kind
-from realera.methods.realera.samples import KINDS, SampleTable, join
+from realera.methods.realera.geometry import KINDS, Kind
+from realera.methods.realera.moments import Moments, moments
+from realera.methods.realera.samples import SampleTable, join
 from realera.settings.config import SamplerParams
 from realera.settings.errors import ArtifactError
 from realera.store import seeds
@@ -48,16 +49,50 @@ def sample_blocks(table: PromptTable, params: SamplerParams) -> Iterator[tuple[S
 
     Without samples of a kind its one block is empty.
     """
-    rows, prompt_ids, tokens = _rows(table, table.pairs(params.span))
+    rows, prompt_ids, tokens = pair_rows(table, table.pairs(params.span))
     limits, prompt_r = thresholds(params), torch.from_numpy(prompt_ids)
-    numbers: dict[Kind, int] = {"neighbor": params.M if params.source == "noise" else 0, "beyond": params.N}
-    feasibility.check_feasible(rows, limits, numbers["neighbor"], numbers["beyond"], prompt_r)
-    for kind, num in numbers.items():
+    check_limits(rows, params, prompt_r)
+    for kind in KINDS:
+        num = num_drawn(params, kind)
         first = 0
         # A generator of its own for each kind: another M leaves the beyond samples as they are.
         for found in mining.blocks(kind, rows, prompt_r, num, limits, seeds.generator(params.seed, kind)):
             yield _flat(found, first, prompt_ids, tokens, kind == "neighbor"), found.acceptance
             first += len(found.radius)
+
+
+def check_limits(rows: torch.Tensor, params: SamplerParams, prompt_r: torch.Tensor) -> None:
+    """Refuse thresholds that Algorithm 1 would not come to an end with, sampled or not; see `check_feasible`."""
+    near, far = (int(number(params, kind) > 0) for kind in KINDS)
+    feasibility.check_feasible(rows, thresholds(params), near, far, prompt_r)
+
+
+def number(params: SamplerParams, kind: Kind) -> float:
+    """Return how many samples of noise a kind has, maybe infinitely many; neighbors from text are none."""
+    if kind == "beyond":
+        return params.N
+    return params.M if params.source == "noise" else 0
+
+
+def num_drawn(params: SamplerParams, kind: Kind) -> int:
+    """Return how many samples of a kind are drawn: none where their expectation stands for all."""
+    wanted = number(params, kind)
+    return 0 if wanted == math.inf else int(wanted)
+
+
+def is_exact(params: SamplerParams, kind: Kind) -> bool:
+    """Say whether a kind's expectation stands for its samples."""
+    return number(params, kind) == math.inf
+
+
+def expect(table: PromptTable, params: SamplerParams) -> dict[Kind, Moments]:
+    """Return the moments of the kinds that are exact, at each perturbed token.
+
+    Raises:
+        MiningError: no sample can fulfil the thresholds, or there is no closed form.
+    """
+    rows, _, _ = pair_rows(table, table.pairs(params.span))
+    return {kind: moments(kind, rows, thresholds(params)) for kind in KINDS if is_exact(params, kind)}
 
 
 def perturber(table: PromptTable, samples: SampleTable, params: SamplerParams) -> Perturb:
@@ -70,7 +105,7 @@ def perturber(table: PromptTable, samples: SampleTable, params: SamplerParams) -
         ArtifactError: the samples are not of these prompts.
     """
     pairs, limits = table.pairs(params.span), thresholds(params)
-    places = [_rows(table, [pair]) for pair in pairs]
+    places = [pair_rows(table, [pair]) for pair in pairs]
     mined = _neighbors_by_prompt(samples) if params.source == "text" else {}
     if params.source == "text" and params.M > 0:
         _check_mined(mined, table, pairs)
@@ -155,7 +190,7 @@ class Summary:
     def __init__(self, table: PromptTable) -> None:
         self._norms = table.embeddings.norm(dim=2).numpy()
         # The widest span, so that token_norm says the same whatever sampler.span is.
-        rows, _, _ = _rows(table, table.pairs("concept_to_end"))
+        rows, _, _ = pair_rows(table, table.pairs("concept_to_end"))
         self._spread = rows.norm(dim=1)
         self._parts: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
 
@@ -170,6 +205,16 @@ class Summary:
         for kind, mask in zip(KINDS, (samples.is_neighbor, ~samples.is_neighbor), strict=True):
             if mask.any():
                 self._parts[kind].append(_ranges(samples, norms, mask) | {"acceptance": acceptance})
+
+    def add_expected(self, kind: Kind, found: Moments, rows: torch.Tensor) -> None:
+        """Count infinitely many samples around each of the tokens [R, d]."""
+        length, width = rows.double().norm(dim=1), rows.shape[1]
+        distance = found.distance(width)
+        values = {"radius": distance, "relative_radius": distance / length}
+        values["cosine"] = found.typical_cosine(length, width)
+        entry = {name: [float(value.min()), float(value.max())] for name, value in values.items()}
+        acceptance = float(found.acceptance.mean())
+        self._parts[kind] = [{"num_samples": "inf", "num_rows": len(rows), "acceptance": acceptance, **entry}]
 
     def acceptance(self) -> dict[str, float]:
         """Return the share of accepted proposals by kind; nan without any."""
@@ -204,6 +249,8 @@ def _weighted(parts: Sequence[dict[str, Any]]) -> float:
 def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     if not parts:
         return None
+    if parts[0]["num_samples"] == "inf":
+        return parts[0]
     acceptance = _weighted(parts)
     return {
         "num_samples": sum(part["num_samples"] for part in parts),
@@ -216,7 +263,7 @@ def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _rows(table: PromptTable, pairs: Sequence[Pair]) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def pair_rows(table: PromptTable, pairs: Sequence[Pair]) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """Return the tokens to perturb: embeddings [R, d], prompt of each [R], token of each [R]."""
     places = np.array([(pair.target_id, own) for pair in pairs for own, _ in pair.tokens], np.int64)
     return table.embeddings[places[:, 0], places[:, 1]], places[:, 0], places[:, 1]

@@ -61,7 +61,7 @@ def nearest_phrases(table: PromptTable, preset: Preset, params: Params) -> tuple
     """
     encoder, templates = PhraseEncoder(params), load_templates(preset.templates)
     phrases = candidates(preset, read_vocabulary(encoder.pipe.name_or_path))
-    span, num = params.sampler.span, params.sampler.M
+    span, num = params.sampler.span, int(params.sampler.M)
     if len(phrases) < num:
         raise ConfigError(f"sampler.M: found {num}; there are {len(phrases)} phrases to take neighbors from")
     pairs, width = table.pairs(span), encoder.pipe.text_encoder.config.hidden_size

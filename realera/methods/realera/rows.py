@@ -1,6 +1,6 @@
-"""From prompts and samples to the closed form's weights: what goes into equation 7's sums."""
+"""From sums to the closed form's weights: what goes into equation 7, and what comes out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,12 @@ from realera.text.spans import Pair
 Rows = tuple[torch.Tensor, torch.Tensor]
 """Sources [n, d] and the rows [n, d] whose original K and V they shall have."""
 
+Grams = dict[str, Gram]
+"""Group of rows -> its sums."""
+
+MINED = ("target", "neighbor", "beyond")
+"""Groups that an erasure's targets bring; the other is what is preserved."""
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -26,37 +32,30 @@ class Solved:
     report: dict[str, Any]
 
 
-def solve_rows(
-    weights: Mapping[str, torch.Tensor],
-    table: PromptTable,
-    samples: Iterable[SampleTable],
-    span: str,
-    params: SolverParams,
+def solve_sums(
+    weights: Mapping[str, torch.Tensor], table: PromptTable, sums: Mapping[str, Gram], span: str, params: SolverParams
 ) -> Solved:
     """Solve equation 7 for every K and V matrix.
 
     Args:
         weights: of all K and V matrices.
         table: the prompts.
-        samples: blocks, read one after the other: only their sums are held.
+        sums: of the groups in MINED, over all targets.
         span: which tokens change.
         params: section `solver` of the parameters.
 
     Raises:
         ConfigError: the embeddings are not of this model's width, or the ridge is too small.
-        ArtifactError: the samples are not of these prompts.
     """
     check_width(weights, table)
     texts = text_rows(table, span)
-    grams = {name: Gram(table.width) for name in ("target", "neighbor", "preserve", "beyond")}
-    _add(grams, texts)
-    meets = _meetings(table, table.pairs(span))
-    for block in samples:
-        _add(grams, _sample_rows(table, block, meets))
+    kept = Gram(table.width, stays=True)
+    kept.add(texts["preserve"][0])
+    grams = {"target": sums["target"], "neighbor": sums["neighbor"], "preserve": kept, "beyond": sums["beyond"]}
     num_rows = {name: gram.num_rows for name, gram in grams.items()}
     if not params.enabled:
         return Solved(dict(weights), _report(weights, dict(weights), texts, num_rows, None))
-    solution = _solve(grams, params)
+    solution = solve_grams(grams, params)
     new_weights = {name: solution.apply(weight) for name, weight in weights.items()}
     return Solved(new_weights, _report(weights, new_weights, texts, num_rows, solution))
 
@@ -66,24 +65,53 @@ def text_rows(table: PromptTable, span: str) -> dict[str, Rows]:
 
     target: e -> e*; preserve: p -> p for each token of the preserved prompts.
     """
-    pairs, preserved = table.pairs(span), table.preserved()
+    preserved = table.preserved()
+    return {"target": target_rows(table, table.pairs(span)), "preserve": (preserved, preserved)}
+
+
+def target_rows(table: PromptTable, pairs: Sequence[Pair]) -> Rows:
+    """Return e and e* of each token of some targets' prompts."""
     sources = [table.embeddings[pair.target_id, [own for own, _ in pair.tokens]] for pair in pairs]
     anchors = [table.embeddings[pair.anchor_id, [other for _, other in pair.tokens]] for pair in pairs]
-    return {"target": (torch.cat(sources), torch.cat(anchors)), "preserve": (preserved, preserved)}
+    return torch.cat(sources), torch.cat(anchors)
 
 
-def sample_rows(table: PromptTable, samples: SampleTable, span: str) -> dict[str, Rows]:
+def sample_rows(table: PromptTable, samples: SampleTable, meets: torch.Tensor) -> dict[str, Rows]:
     """Return the pairs of equation 7 that were mined, by group.
 
     neighbor: e + eta -> e* + eta'; beyond: e + eta -> e + eta.
 
+    Args:
+        table: the prompts.
+        samples: around some of their tokens.
+        meets: from `meetings`, of the pairs that the samples may belong to.
+
     Raises:
         ArtifactError: the samples are not of these prompts.
     """
-    return _sample_rows(table, samples, _meetings(table, table.pairs(span)))
+    prompt, token = check_samples(table, samples, meets)
+    anchor_prompt, anchor_token = meets[prompt, token].T
+    perturbed = table.embeddings[prompt, token] + samples.eta
+    tolerated = table.embeddings[anchor_prompt, anchor_token] + samples.anchor_eta()
+    near = torch.from_numpy(samples.is_neighbor)
+    beyond = perturbed[~near]
+    return {"neighbor": (perturbed[near], tolerated[near]), "beyond": (beyond, beyond)}
 
 
-def _meetings(table: PromptTable, pairs: list[Pair]) -> torch.Tensor:
+def check_samples(table: PromptTable, samples: SampleTable, meets: torch.Tensor) -> Rows:
+    """Return prompt and token of each sample, int64.
+
+    Raises:
+        ArtifactError: they are not of these prompts.
+    """
+    prompt, token = (torch.from_numpy(column.astype(np.int64)) for column in (samples.prompt_id, samples.token))
+    stranger = ((prompt < 0) | (prompt >= meets.shape[0]) | (token < 0) | (token >= meets.shape[1])).any()
+    if samples.eta.shape[1] != table.width or stranger or (meets[prompt, token] < 0).any():
+        raise ArtifactError("samples.parquet: not made from this prompts.parquet and sampler.span; mine makes it anew")
+    return prompt, token
+
+
+def meetings(table: PromptTable, pairs: Sequence[Pair]) -> torch.Tensor:
     """Return [num_prompts, T, 2]: the anchor's prompt and token that a target's token meets; -1 for none."""
     meets = torch.full((len(table.prompts), table.length, 2), -1)
     for pair in pairs:
@@ -93,26 +121,23 @@ def _meetings(table: PromptTable, pairs: list[Pair]) -> torch.Tensor:
     return meets
 
 
-def _sample_rows(table: PromptTable, samples: SampleTable, meets: torch.Tensor) -> dict[str, Rows]:
-    prompt, token = (torch.from_numpy(column.astype(np.int64)) for column in (samples.prompt_id, samples.token))
-    stranger = ((prompt < 0) | (prompt >= meets.shape[0]) | (token < 0) | (token >= meets.shape[1])).any()
-    if samples.eta.shape[1] != table.width or stranger or (meets[prompt, token] < 0).any():
-        raise ArtifactError("samples.parquet: not made from this prompts.parquet and sampler.span; mine makes it anew")
-    anchor_prompt, anchor_token = meets[prompt, token].T
-    perturbed = table.embeddings[prompt, token] + samples.eta
-    tolerated = table.embeddings[anchor_prompt, anchor_token] + samples.anchor_eta()
-    near = torch.from_numpy(samples.is_neighbor)
-    beyond = perturbed[~near]
-    return {"neighbor": (perturbed[near], tolerated[near]), "beyond": (beyond, beyond)}
-
-
-def _add(grams: Mapping[str, Gram], groups: Mapping[str, Rows]) -> None:
+def add_rows(grams: Mapping[str, Gram], groups: Mapping[str, Rows]) -> None:
+    """Add pairs to the sums of their groups."""
     for name, (sources, targets) in groups.items():
         # What shall stay is its own target, the same object: that spares a product of matrices.
         grams[name].add(sources, None if targets is sources else targets)
 
 
-def _solve(grams: Mapping[str, Gram], params: SolverParams) -> Solution:
+def solve_grams(grams: Mapping[str, Gram], params: SolverParams) -> Solution:
+    """Solve equation 7 with the weights of each group.
+
+    Args:
+        grams: target, neighbor, preserve, beyond, in this order.
+        params: section `solver` of the parameters.
+
+    Raises:
+        ConfigError: the ridge is too small.
+    """
     factors = {
         "target": 1.0,
         "neighbor": params.neighbor_weight,

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from realera.methods.realera.geometry import KINDS
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import read_parquet, read_parquet_blocks, write_parquet_blocks
 from realera.text.prompt_table import fixed_size_lists, matrix
 
-KINDS = ("neighbor", "beyond")
 ROWS_AT_ONCE = 2**15
 _INTEGERS = ("sample_id", "prompt_id", "token")
 _REALS = ("radius", "anchor_radius", "cosine", "distance")
@@ -21,6 +21,9 @@ SCHEMA = pa.schema(
     [(name, pa.int32()) for name in _INTEGERS] + [("kind", pa.string())] + [(name, pa.float32()) for name in _REALS]
 )
 """All columns but eta, whose size is the model's."""
+
+COLUMNS = ("sample_id", "prompt_id", "token", "is_neighbor", "radius", "anchor_radius", "cosine")
+"""Of a table in memory, all but eta."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class SampleTable:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.token)
+
+    def part(self, rows: np.ndarray) -> "SampleTable":
+        """Return the rows that a mask names."""
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return SampleTable(**columns, eta=self.eta[torch.from_numpy(rows)])
 
     def anchor_eta(self) -> torch.Tensor:
         """Return the anchor's perturbations [num, d]: the same unit direction, an own radius."""
@@ -88,8 +96,7 @@ def read_blocks(path: Path) -> Iterator[SampleTable]:
 
 def join(tables: Sequence[SampleTable]) -> SampleTable:
     """Put tables one after the other."""
-    names = ("sample_id", "prompt_id", "token", "is_neighbor", "radius", "anchor_radius", "cosine")
-    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
+    columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in COLUMNS}
     return SampleTable(**columns, eta=torch.cat([table.eta for table in tables]))
 
 

@@ -1,12 +1,12 @@
-"""Solve: from prompts and samples to the closed form's weights."""
+"""Solve: from prompts and sums to the closed form's weights."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from realera.erasures.artifact import weights_sha256
 from realera.families import cross_attention
-from realera.methods.realera.rows import solve_rows
-from realera.methods.realera.samples import read_blocks
+from realera.methods.realera.rows import solve_sums
+from realera.methods.realera.sums import read_sums
 from realera.settings.config import Params
 from realera.store.artifacts import write_json, write_safetensors
 from realera.store.paths import REALERA, Place
@@ -21,12 +21,13 @@ def solve(place: Place, params: Params, concept: str, open_model: Callable[..., 
 
     Raises:
         ConfigError: the embeddings are not of this model's width, or the ridge is too small.
-        ArtifactError: prompts or samples are missing or corrupt, or not of one another.
+        ArtifactError: prompts or sums are missing or corrupt, or not of one another.
     """
     own, table = place.of(REALERA), PromptTable.read(place.prompts)
+    sums = read_sums(own.sums, table, params.sampler)
     pipe = open_model(dtype="float32", device="cpu", without=("text_encoder", "tokenizer", "vae"))
     original = cross_attention.weights(pipe.unet)
-    solved = solve_rows(original, table, read_blocks(own.samples), params.sampler.span, params.solver)
+    solved = solve_sums(original, table, sums, params.sampler.span, params.solver)
     write_safetensors(solved.weights, own.kv_patch, {"base_model": params.model.id, "concept": concept})
     write_json({"sha256": weights_sha256(original), "solver": params.solver.model_dump(mode="json")}, own.solved)
     write_json(solved.report, own.solve)
