@@ -74,6 +74,7 @@ def draw(
     seed: Seed = 0,
     num: Num = 1,
     concept: Annotated[str | None, typer.Option(help="Draw with the model that this was erased from.")] = None,
+    erasure: Annotated[Path | None, typer.Option(help="Draw with this folder of an erasure.")] = None,
     method: MethodOption = None,
     model: ModelId = None,
     revision: Revision = None,
@@ -98,7 +99,9 @@ def draw(
                 "batch_size": batch_size,
             },
         )
-        pipe = _open(given, concept, method)
+        if erasure is not None and concept is not None:
+            raise RealEraError("--erasure: found --concept, too; accepted: one of them")
+        pipe = _open(given, concept, method, erasure)
         images = _draw(pipe, prompt, range(seed, seed + num), given)
         _save_grid(images, min(num, 8), out)
         typer.echo(out)
@@ -197,6 +200,22 @@ def erase(
 
 
 @app.command()
+def solve(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder, or one of an earlier call.")],
+    add: Annotated[list[str] | None, typer.Option(help="A preset whose targets are erased, too, once mined.")] = None,
+    withdraw: Annotated[list[str] | None, typer.Option(help="A target, or a preset, that shall come back.")] = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Erase many concepts by one closed form: add and withdraw them in a folder, by the sums that mine has kept."""
+    with one_line_errors():
+        given = _load_params(params)
+        from realera.commands.together import solve_together
+
+        quiet_libraries()
+        typer.echo(solve_together(folder, add or (), withdraw or (), given))
+
+
+@app.command()
 def recipe(name: Annotated[str, typer.Argument(help="tiny, sd15 or a YAML file.")]) -> None:
     """Print a recipe as options for DVC: dvc exp run $(realera recipe sd15)."""
     with one_line_errors():
@@ -289,9 +308,12 @@ def doctor(params: Annotated[Path, typer.Option(help="Parameters that name the m
         raise typer.Exit(1)
 
 
-def _open(params: "Params", concept: str | None = None, method: str | None = None) -> "StableDiffusionPipeline":
-    """Open the model of the parameters; with a concept, the model that it was erased from."""
-    folder = None if concept is None else _find(params, concept, method).folder
+def _open(
+    params: "Params", concept: str | None = None, method: str | None = None, folder: Path | None = None
+) -> "StableDiffusionPipeline":
+    """Open the model of the parameters; with a concept or an erasure's folder, the model that it was erased from."""
+    if concept is not None:
+        folder = _find(params, concept, method).folder
     from realera.drawing.many import Source
 
     quiet_libraries()

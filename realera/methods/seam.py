@@ -82,16 +82,16 @@ class Task:
             sections: of the parameters that it has read.
         """
         used = {name: getattr(self.params, name).model_dump(mode="json") for name in sections}
-        return description(self.preset, self.params, method, self.family, used, weights_sha256(original))
+        return description(self.preset.pairs(), self.params, method, self.family, used, weights_sha256(original))
 
 
 def description(
-    preset: Preset, params: Params, method: str, family: str, parameters: dict[str, Any], sha256: str
+    pairs: Sequence[tuple[str, str]], params: Params, method: str, family: str, parameters: dict[str, Any], sha256: str
 ) -> Description:
     """Return what erasure.json says.
 
     Args:
-        preset: whose targets are erased.
+        pairs: targets with their anchors.
         params: whose model they are erased from.
         method: the name.
         family: of the model.
@@ -107,7 +107,7 @@ def description(
         raise ArtifactError(
             f"erasure: sha256: found {sha256!r}; accepted: 64 hex digits; solve makes it anew"
         ) from error
-    return Description(method=method, family=family, base=base, pairs=tuple(preset.pairs()), parameters=parameters)
+    return Description(method=method, family=family, base=base, pairs=tuple(pairs), parameters=parameters)
 
 
 class Method(Protocol):

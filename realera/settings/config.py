@@ -25,8 +25,10 @@ Number = Annotated[int, Field(ge=1, le=_MOST)]
 
 def _samples(value: Any) -> int | float:
     """Return a number of samples; infinite where it is written as `inf`, or as DVC writes that."""
-    if value in ("inf", math.inf) or (type(value) is int and 0 <= value <= _MOST):
-        return math.inf if value == "inf" else value
+    if value in ("inf", ".inf", math.inf):
+        return math.inf
+    if type(value) is int and 0 <= value <= _MOST:
+        return value
     raise ValueError(f"a whole number from 0 to {_MOST:,}, or inf")
 
 

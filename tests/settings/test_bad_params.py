@@ -265,7 +265,11 @@ def test_stages_say_each_problem_in_a_line(project, capsys, stage):
 @pytest.mark.parametrize(
     ("concept", "change", "expected"),
     [
-        ("airplane", {"M": -1}, "error: params.yaml: sampler.M: found -1; accepted: greater than or equal to 0\n"),
+        (
+            "airplane",
+            {"M": -1},
+            "error: params.yaml: sampler.M: found -1; accepted: whole number from 0 to 1,000,000, or inf\n",
+        ),
         (
             "../../tmp",
             {},

@@ -24,7 +24,7 @@ def finish(place: Place, preset: Preset, params: Params, family: str) -> None:
     own = place.of(REALERA)
     solved, trained = _note(own.solved, "solver", "solve"), _note(own.trained, "lora", "train")
     parameters = {"encode": params.encode.model_dump(mode="json"), "solver": solved["solver"], **trained}
-    about = description(preset, params, REALERA, family, parameters, str(solved.get("sha256")))
+    about = description(preset.pairs(), params, REALERA, family, parameters, str(solved.get("sha256")))
     gather(about, own.kv_patch, own.lora, own.erasure)
 
 

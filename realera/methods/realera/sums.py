@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -275,12 +275,30 @@ def read_sums(folder: Path, table: PromptTable, params: SamplerParams) -> Grams:
     """
     total = no_grams(table.width)
     for target, pairs in by_target(table, params.span).items():
-        path = folder / file_name(target)
-        found = read_target(path)
-        if (found.target, found.content) != (target, content(*target_rows(table, pairs), params)):
-            raise ArtifactError(f"{path}: not of this prompts.parquet and sampler; mine makes it anew")
-        found.form.add_to(total)
+        _verified(folder, table, params, target, pairs).form.add_to(total)
     return total
+
+
+def read_verified(folder: Path, table: PromptTable, params: SamplerParams, target: str) -> TargetSums:
+    """Return the sums of one target of a table.
+
+    Raises:
+        ArtifactError: see `read_sums`; also where the table has no such target.
+    """
+    pairs = by_target(table, params.span).get(target)
+    if pairs is None:
+        raise ArtifactError(f"prompts.parquet: found no prompt of {target!r}; encode makes it anew")
+    return _verified(folder, table, params, target, pairs)
+
+
+def _verified(
+    folder: Path, table: PromptTable, params: SamplerParams, target: str, pairs: Sequence[Pair]
+) -> TargetSums:
+    path = folder / file_name(target)
+    found = read_target(path)
+    if (found.target, found.content) != (target, content(*target_rows(table, pairs), params)):
+        raise ArtifactError(f"{path}: not of this prompts.parquet and sampler; mine makes it anew")
+    return found
 
 
 def _tokens(tensors: Mapping[str, torch.Tensor]) -> Tokens:
