@@ -128,20 +128,20 @@ def test_sums_are_the_means_of_sampled_sums(name, kind):
 @given(
     width=st.sampled_from([2, 3, 16, 768]),
     norm=st.floats(0.3, 3.0),
-    S2=st.floats(-0.5, 0.95),
-    D1=st.floats(0.2, 2.0),
+    cosine=st.floats(-0.5, 0.95),
+    radius=st.floats(0.2, 2.0),
     direction=st.sampled_from(["paper", "isotropic"]),
     units=st.sampled_from(["relative", "absolute"]),
 )
-def test_any_moments_are_those_of_some_law(width, norm, S2, D1, direction, units):
+def test_any_moments_are_those_of_some_law(width, norm, cosine, radius, direction, units):
     """Bounds that every law of accepted samples keeps, whatever the thresholds."""
     scale = norm * math.sqrt(width)
-    D1 = D1 * scale if units == "absolute" else D1
-    limits = Thresholds(D1, D1 / 2, 2.5 * D1, 1.0, S2, units, direction)
+    near = radius * scale if units == "absolute" else radius
+    limits = Thresholds(near, near / 2, 2.5 * near, 1.0, cosine, units, direction)
     e = torch.zeros(1, width)
     e[0, 0] = scale
     unit = scale if units == "relative" else 1.0
-    for kind, (low, high) in {"neighbor": (0, D1), "beyond": (D1, 2.5 * D1)}.items():
+    for kind, (low, high) in {"neighbor": (0, near), "beyond": (near, 2.5 * near)}.items():
         try:
             found = moments(kind, e, limits)
         except MiningError:
@@ -191,7 +191,7 @@ def test_what_has_no_closed_form_is_refused():
         moments("neighbor", e, Thresholds(0.5, 0.1, 1.4, 1.0, 0.9, noise="shared"))
     with pytest.raises(MiningError, match="no neighbor sample is accepted"):
         moments("neighbor", tokens(768, [27.7]), Thresholds(1, 0.5, 40, 0.99, 0.5, "absolute"))
-    with pytest.raises(MiningError, match="found the norm 0.0 at row 1"):
+    with pytest.raises(MiningError, match=r"found the norm 0\.0 at row 1"):
         moments("beyond", tokens(8, [1.0, 0.0]), Thresholds(0.5, 0.1, 1.4, 1.0, 0.9))
 
 

@@ -265,7 +265,7 @@ def test_what_cannot_be_done_changes_nothing(project, arguments, problem):
     [
         (
             {"sampler": {"D1": 0.3}},
-            "sums: not there yet|not of this prompts.parquet|found other values than the members",
+            "sampler: found other values than the members of the folder were mined by (cat)",
         ),
         ({"model": {"id": "elsewhere"}}, "elsewhere"),
     ],
@@ -278,9 +278,7 @@ def test_members_of_another_model_or_sampler_are_refused(project, change, proble
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     code, message = run("joint", "--add", "cat")
     assert code == 1
-    import re
-
-    assert re.search(problem, message)
+    assert problem in message
 
 
 def test_a_target_that_was_mined_anew_cannot_be_withdrawn(project, pipe):
