@@ -30,6 +30,7 @@ class Name(StrEnum):
 
     solve = "solve"
     mining = "mining"
+    sums = "sums"
     lora = "lora"
     generation = "generation"
     graph = "graph"

@@ -41,16 +41,32 @@ def weights(counts: Mapping[int, int] = MATRICES, width: int = WIDTH) -> dict[st
     }
 
 
-def prompt_table(num_pairs: int, num_preserved: int = 0, width: int = WIDTH, seed: int = 0) -> PromptTable:
-    """Return prompts of targets with their anchors, each with SPAN tokens to perturb, and preserved ones."""
+def prompt_table(
+    num_pairs: int,
+    num_preserved: int = 0,
+    width: int = WIDTH,
+    seed: int = 0,
+    target: str | None = None,
+    name_tokens: int = 1,
+) -> PromptTable:
+    """Return prompts of targets with their anchors, each with SPAN tokens to perturb, and preserved ones.
+
+    Args:
+        num_pairs: prompts of targets, and as many of anchors.
+        num_preserved: prompts.
+        width: of the embeddings.
+        seed: of their numbers.
+        target: of all prompts; None: each is of a target of its own.
+        name_tokens: of a name.
+    """
     first = LENGTH - SPAN
-    span = Tokens(first, first, first + 2)
+    span = Tokens(first, first + name_tokens - 1, first + name_tokens + 1)
     found = [
-        Prompt("a photo of the thing", 15, 20, role, f"target {pair}", pair)
+        Prompt("a photo of the thing", 15, 20, role, target or f"target {pair}", pair)
         for pair in range(num_pairs)
         for role in ("target", "anchor")
     ]
-    found += [Prompt("", 0, 0, "preserve")] * num_preserved
+    found += [Prompt(f"kept {index}", 0, 0, "preserve") for index in range(num_preserved)]
     return PromptTable(found, [span] * len(found), tokens(len(found), LENGTH, seed=seed, width=width))
 
 

@@ -91,7 +91,7 @@ def test_each_target_has_a_file_and_the_files_are_the_sum(several, sampler, tmp_
     total = no_grams(several.width)
     for each in found:
         each.form.add_to(total)
-    assert_equal(read_sums(tmp_path / "sums", several, sampler), total)
+    assert_equal(read_sums(tmp_path / "sums", several, sampler), total, 1e-12)
     assert total["target"].num_rows == sum(len(pair.tokens) for pair in several.pairs(sampler.span))
 
 

@@ -23,8 +23,9 @@ Shapes: R rows (perturbed tokens), d width; L different lengths |e|, n nodes.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -34,15 +35,16 @@ from numpy.polynomial.legendre import leggauss
 from realera.methods.realera.geometry import Angles, Kind, Thresholds, checked, span
 from realera.settings.errors import MiningError
 
-PANEL_NODES = 24
-PANELS = 12  # of equal width over the support, beside the points where an end of the interval meets a limit
-RADIAL_NODES = 64
-SUPPORT_GRID = 4096
+PANEL_NODES = 20
+PANELS = 8  # of equal width over the support, beside the points where an end of the interval meets a limit
+RADIAL_NODES = 48
+SUPPORT_GRID = 1024
 NEGLIGIBLE = 50.0  # of a log density below its maximum: e^-50 of it
 FIRST_DEGREE = 16  # of the polynomial in |e| that is tried first
 LAST_DEGREE = 64
 TOLERANCE = 1e-12  # of the polynomial, in parts of a moment's largest value
-LENGTHS_AT_ONCE = 64
+LAST_RADIAL_DEGREE = 256
+PLACES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Moments:
         square = length_r.square() + 2 * length_r * self.along + self.distance(width).square()
         return (length_r + self.along) / square.sqrt()
 
+    @classmethod
+    def joined(cls, parts: Sequence["Moments"]) -> "Moments":
+        """Put the moments of some tokens, at least one part, after those of others."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in NAMES))
+
     def stacked(self) -> torch.Tensor:
         """Return all of them as [8, R], in the order of NAMES."""
         return torch.stack([getattr(self, name) for name in NAMES])
@@ -112,27 +119,32 @@ def moments(kind: Kind, e_rd: torch.Tensor, limits: Thresholds) -> Moments:
     e_rd = checked(e_rd)
     norm_r = e_rd.norm(dim=1)
     lengths, index_r = norm_r.unique(return_inverse=True)
-    values = _read_off(kind, lengths, e_rd.shape[1], limits)[:, index_r]
+    integrated = partial(_integrated, kind, width=e_rd.shape[1], limits=limits)
+    values = _read_off(integrated, lengths, LAST_DEGREE)[:, index_r]
     scale = norm_r if limits.units == "relative" else torch.ones_like(norm_r)
     powers = torch.tensor([0, 1, 2, 2, 0, 1, 1])[:, None]
     tolerance = scale * (limits.D1_anchor / 2 if kind == "neighbor" else 0.0)
     return Moments(*[*(values * scale**powers), tolerance])
 
 
-def _read_off(kind: Kind, lengths: torch.Tensor, width: int, limits: Thresholds) -> torch.Tensor:
-    """Return the moments [7, L] in units of length, by a polynomial where that is exact and spares work."""
+def _read_off(
+    function: Callable[[torch.Tensor], torch.Tensor], places_n: torch.Tensor, last_degree: int
+) -> torch.Tensor:
+    """Return the values [m, n] of smooth functions at sorted places, by a polynomial where it meets them.
+
+    Where the places are fewer than a polynomial's nodes, or no polynomial converges, all are asked for.
+    """
     degree = FIRST_DEGREE
-    while degree < min(len(lengths), LAST_DEGREE + 1):
-        low, high = float(lengths[0]), float(lengths[-1])
+    while degree < min(len(places_n), last_degree + 1):
+        low, high = float(places_n[0]), float(places_n[-1])
         nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-        at_nodes = _integrated(kind, torch.from_numpy((high - low) / 2 * (nodes + 1) + low), width, limits)
-        series = np.linalg.solve(chebvander(nodes, degree), at_nodes.numpy().T)
-        rest = np.abs(series[-3:]).max(0) / np.abs(at_nodes.numpy()).max(1).clip(min=1e-300)
+        at_nodes = function(torch.from_numpy((high - low) / 2 * (nodes + 1) + low)).numpy()
+        series = np.linalg.solve(chebvander(nodes, degree), at_nodes.T)
+        rest = np.abs(series[-3:]).max(0) / np.abs(at_nodes).max(1).clip(min=1e-300)
         if (rest < TOLERANCE).all():
-            places = (lengths.numpy() - low) * 2 / (high - low) - 1
-            return torch.from_numpy(chebvander(places, degree) @ series).T
+            return torch.from_numpy(chebvander((places_n.numpy() - low) * 2 / (high - low) - 1, degree) @ series).T
         degree *= 2
-    return torch.cat([_integrated(kind, some, width, limits) for some in lengths.split(LENGTHS_AT_ONCE)], 1)
+    return torch.cat([function(some) for some in places_n.split(PLACES_AT_ONCE)], 1)
 
 
 def _integrated(kind: Kind, length_l: torch.Tensor, width: int, limits: Thresholds) -> torch.Tensor:
@@ -208,7 +220,14 @@ def _log_density(theta_ln: torch.Tensor, length_l: torch.Tensor, width: int, pap
     """Return the log density of theta [L, n], up to a constant of each row; not exact: J by Laplace's method."""
     log = (width - 2) * theta_ln.sin().clamp(min=1e-300).log()
     if paper:
-        log = log + (_log_radial if exact else _laplace)(length_l[:, None] * theta_ln.cos(), width)
+        b = length_l[:, None] * theta_ln.cos()
+        log = log + _laplace(b, width)
+        if exact:
+            # J depends on b alone, and what Laplace's method leaves of it hardly does.
+            places, index = b.flatten().unique(return_inverse=True)
+            log = log + _read_off(partial(_beside_laplace, width=width), places, LAST_RADIAL_DEGREE)[0][index].view_as(
+                b
+            )
     return log - log.max(1, keepdim=True).values
 
 
@@ -218,9 +237,9 @@ def _laplace(b: torch.Tensor, width: int) -> torch.Tensor:
     return _log_integrand(top, b, width) - curvature.log() / 2
 
 
-def _log_radial(b: torch.Tensor, width: int) -> torch.Tensor:
-    """Return log J(b), to rounding."""
-    top, _ = _top(b, width)
+def _beside_laplace(b: torch.Tensor, width: int) -> torch.Tensor:
+    """Return log J(b), to rounding, less what Laplace's method makes of it, [1, n]."""
+    top, curvature = _top(b, width)
     highest = _log_integrand(top, b, width)
     reach = math.sqrt(2 * NEGLIGIBLE)  # the integrand's logarithm is concave, with a curvature of at least 1
     low = _crossing((top - reach).clamp(min=0), top, b, highest, width)
@@ -229,7 +248,7 @@ def _log_radial(b: torch.Tensor, width: int) -> torch.Tensor:
     half = (high - low)[..., None] / 2
     rho = low[..., None] + half * (1 + nodes)
     relative = (_log_integrand(rho, b[..., None], width) - highest[..., None]).exp()
-    return highest + (relative * half * weights).sum(-1).log()
+    return ((relative * half * weights).sum(-1).log() + curvature.log() / 2)[None]
 
 
 def _top(b: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:

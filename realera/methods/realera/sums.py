@@ -148,10 +148,33 @@ def target_sums(table: PromptTable, params: SamplerParams, expected: Expected, b
 
 def total_sums(table: PromptTable, params: SamplerParams, expected: Expected, blocks: Blocks) -> Grams:
     """Return the sums over all targets; see `target_sums`."""
-    total = no_grams(table.width)
-    for each in target_sums(table, params, expected, blocks):
-        each.form.add_to(total)
+    return add_all(target_sums(table, params, expected, blocks), table.width)
+
+
+def add_all(found: Iterable[TargetSums], width: int) -> Grams:
+    """Return the sum; tokens of several targets are multiplied together, which few at once would be slow for."""
+    total, waiting = no_grams(width), list[Tokens]()
+    for each in found:
+        if isinstance(each.form, Matrices):
+            each.form.add_to(total)
+            continue
+        if waiting and waiting[0].expected.keys() != each.form.expected.keys():
+            _joined(waiting).add_to(total)
+            waiting = []
+        waiting.append(each.form)
+        if sum(len(tokens.sources) for tokens in waiting) >= ROWS_AT_ONCE:
+            _joined(waiting).add_to(total)
+            waiting = []
+    if waiting:
+        _joined(waiting).add_to(total)
     return total
+
+
+def _joined(parts: Sequence[Tokens]) -> Tokens:
+    """Put tokens, of the same kinds, one after the other."""
+    expected = {kind: Moments.joined([part.expected[kind] for part in parts]) for kind in parts[0].expected}
+    sources, anchors = (torch.cat([getattr(part, name) for part in parts]) for name in ("sources", "anchors"))
+    return Tokens(sources, anchors, expected)
 
 
 def _smaller(tokens: Tokens, is_sampled: bool) -> Tokens | Matrices:
@@ -273,10 +296,8 @@ def read_sums(folder: Path, table: PromptTable, params: SamplerParams) -> Grams:
     Raises:
         ArtifactError: a target's file is missing or corrupt, or is of other prompts or of another sampler.
     """
-    total = no_grams(table.width)
-    for target, pairs in by_target(table, params.span).items():
-        _verified(folder, table, params, target, pairs).form.add_to(total)
-    return total
+    pairs = by_target(table, params.span)
+    return add_all((_verified(folder, table, params, *each) for each in pairs.items()), table.width)
 
 
 def read_verified(folder: Path, table: PromptTable, params: SamplerParams, target: str) -> TargetSums:
