@@ -26,8 +26,8 @@ from realera.methods.common.closed_form import Gram
 from realera.methods.realera.geometry import KINDS
 from realera.methods.realera.moments import moments
 from realera.methods.realera.perturb import pair_rows, thresholds
-from realera.methods.realera.rows import solve_grams
-from realera.methods.realera.sums import add_expected, no_grams, target_rows
+from realera.methods.realera.rows import solve_grams, target_rows
+from realera.methods.realera.sums import add_expected, no_grams
 from realera.runtime.console import one_line_errors, quiet_libraries
 from realera.settings.config import Params, SamplerParams, load_params
 from realera.settings.errors import MiningError
