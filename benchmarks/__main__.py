@@ -35,6 +35,7 @@ class Name(StrEnum):
     generation = "generation"
     graph = "graph"
     growth = "growth"
+    classes = "classes"
 
 
 def main(

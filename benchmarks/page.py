@@ -15,10 +15,12 @@ from realera.store.artifacts import read_json, write_json
 TITLES = {
     "solve": "Solve",
     "mining": "Mining",
+    "sums": "Mining in closed form, and thousands of concepts",
     "lora": "A training step of the LoRA",
     "generation": "Drawing",
     "graph": "The graph",
     "growth": "Growth",
+    "classes": "The ten classes",
 }
 
 PANEL_WIDTH, PANEL_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 400, 62, 14, 40, 150

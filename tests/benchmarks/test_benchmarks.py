@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks import generation, graph, growth, lora, mining, page, reference, sizes, solve, timing
+from benchmarks import classes, generation, graph, growth, lora, mining, page, reference, sizes, solve, sums, timing
 from realera.settings.config import SamplerParams
 from realera.settings.errors import ArtifactError, RealEraError
 from realera.store.artifacts import write_json
@@ -114,6 +114,32 @@ def test_mining_follows_the_loop_s_law_and_is_measured():
     assert set(section.curves) == {"RealEra", "Algorithm 1's loop"}
 
 
+def test_exact_mining_and_many_concepts_are_measured():
+    found = checked(sums.measure(SMOKE), 8)
+    assert found["M = N = inf, mined and summed"].unit == "MiB"
+    assert any("measured on 2, scaled" in line.note for line in found.values())
+
+
+def test_all_concepts_of_the_benchmark_are_others(tmp_path):
+    many = sums.Many(3, "concept", tmp_path)
+    tables = list(many.tables())
+    assert not torch.equal(tables[0].embeddings, tables[1].embeddings)
+    many.run()
+    assert len(list(tmp_path.iterdir())) == 3
+    assert many.seconds > 0
+
+
+@pytest.mark.slow
+def test_two_builds_are_run_in_clones_of_their_own(monkeypatch):
+    monkeypatch.setenv("REALERA_BEFORE", "HEAD")
+    line = classes.measure(SMOKE).figures[0]
+    assert line.what == "`dvc repro` of 1 classes from nothing, the words alone"
+    assert line.ratio > 0
+    monkeypatch.setenv("REALERA_BEFORE", "nowhere")
+    with pytest.raises(RealEraError, match=r"git checkout --quiet: .*nowhere"):
+        classes.measure(SMOKE)
+
+
 def test_a_training_step_is_measured_and_leaves_the_model(pipe, monkeypatch):
     monkeypatch.setattr(lora, "open_pipeline", lambda *_, **__: pipe)
     before = {name: weight.clone() for name, weight in pipe.unet.state_dict().items()}
@@ -152,7 +178,7 @@ def test_sums_over_concepts_are_those_of_one_table():
     one_by_one.add(0, 3)
     one_by_one.add(1)
     assert one_by_one.grams["target"].num_rows == 2 * sizes.SPAN
-    assert one_by_one.grams["preserve"].num_rows == 3 * sizes.LENGTH
+    assert one_by_one.kept.num_rows == 3 * sizes.LENGTH
     kept = one_by_one.grams["neighbor"].source.clone()
     one_by_one.solve()
     assert set(one_by_one.seconds) == {"mine", "sums", "solve"}
