@@ -3,7 +3,9 @@
 import dataclasses
 
 import pytest
+import torch
 
+from realera.drawing import many
 from realera.drawing.many import Source, draw_all, image_id
 from realera.drawing.subjects import (
     Settings,
@@ -153,3 +155,24 @@ def test_who_draws_what():
         word for word in load_words("cifar10") if word != "airplane"
     ]
     assert {each.parent for each in erased if each.group == "synonym"} == {"airplane"}
+
+
+@pytest.mark.parametrize(
+    ("device", "num_threads", "platform", "expected"),
+    [
+        ("cpu", 1, "linux", "fork"),
+        ("cpu", 2, "linux", "spawn"),
+        ("cpu", 1, "darwin", "spawn"),
+        ("cuda:0", 1, "linux", "spawn"),
+    ],
+)
+def test_processes_are_forked_only_where_that_is_safe(device, num_threads, platform, expected, monkeypatch):
+    monkeypatch.setattr(many.sys, "platform", platform)
+    monkeypatch.setattr(many.devices, "resolve_device", torch.device)
+    assert many.start_method(device, num_threads) == expected
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_both_ways_to_start_processes_draw_the_same(method, whole, plan, source, params, tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "start_method", lambda *_: method)
+    assert draw_all(plan, source, params.model_copy(update={"num_processes": 2}), tmp_path).equals(whole)
