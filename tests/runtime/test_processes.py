@@ -347,7 +347,9 @@ def test_a_lost_drawing_process_ends_the_stage_and_its_work_is_kept(project, rep
     scratch, out = Path(os.environ["REALERA_SCRATCH"]), Path(f"artifacts/{CONCEPT}/originals.parquet")
     process = start(line)
     until(lambda: list(scratch.glob("*/part-*")) or process.poll() is not None)
-    os.kill(workers(process)[1], signal.SIGKILL)
+    drawing = [pid for pid, _ in members(process.pid) if pid != process.pid]  # forked, so named as their parent
+    assert len(drawing) == 2
+    os.kill(drawing[1], signal.SIGKILL)
     said = finish(process)
     assert process.returncode == 1
     assert said == ["error: generate.num_processes: a process was ended by SIGKILL; fewer processes need less memory"]
