@@ -91,7 +91,7 @@ def measure(settings: Settings) -> Section:
 
 def new_run() -> Run:
     """Return sums of nothing, with the project's parameters."""
-    sampler = SamplerParams(**default("sampler") | {"source": "noise"})
+    sampler = SamplerParams(**default("sampler") | {"M": 10, "N": 10, "source": "noise"})
     return Run(sampler, SolverParams(**default("solver")), weights())
 
 

@@ -99,6 +99,7 @@ def _generate_params(params: Evaluate, num_processes: int) -> GenerateParams:
         batch_size=params.batch_size,
         num_threads=1,
         num_processes=num_processes,
+        dtype="model",
         attention_slicing=False,
         vae_slicing=False,
         vae_tiling=False,

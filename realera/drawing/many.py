@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from realera.drawing.batch import draw
 from realera.drawing.memory import save_memory
+from realera.drawing.precision import draw_in
 from realera.drawing.subjects import Drawing
 from realera.erasures.apply import apply_erasure
 from realera.families.schedulers import use_scheduler
@@ -59,7 +60,7 @@ class Source:
 
         Args:
             scheduler: see `realera.families.stable_diffusion.use_scheduler`.
-            memory: whose switches save memory; None: as fast as can be.
+            memory: whose switches save memory, and in which precision it draws; None: as the model is.
             device: instead of the model's.
 
         Raises:
@@ -76,6 +77,8 @@ class Source:
         use_scheduler(pipe, scheduler)
         if self.erasure is not None:
             apply_erasure(pipe, self.erasure)
+        if memory is not None:
+            draw_in(pipe, memory.dtype)
         save_memory(pipe, **switches, device=target)
         return pipe
 

@@ -197,6 +197,7 @@ class GenerateParams(Section):
     batch_size: Number
     num_threads: int = Field(ge=1, le=1024)
     num_processes: Number
+    dtype: Literal["model", "bfloat16"]
     attention_slicing: bool
     vae_slicing: bool
     vae_tiling: bool

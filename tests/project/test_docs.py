@@ -10,7 +10,7 @@ import yaml
 from realera.commands.cli import app
 from realera.drawing.subjects import GROUPS
 from realera.judges.raw import SCORES
-from realera.methods.realera import samples
+from realera.methods.realera import samples, sampling
 from realera.settings import presets as concepts
 from realera.settings.config import Params
 from realera.store import images
@@ -124,6 +124,7 @@ def test_make_targets_exist(page):
     [
         ("prompts.parquet", prompt_table.SCHEMA.names),
         ("samples.parquet", samples.SCHEMA.names),
+        ("moments.parquet", sampling.MOMENTS.names),
         ("images.parquet", [*images.SCHEMA.names, *GROUPS]),
         ("scores.parquet", [name for name in SCORES.names if name not in images.SCHEMA.names]),
     ],

@@ -22,6 +22,7 @@ from benchmarks.timing import peak_mib
 from realera.drawing import batch as sampling
 from realera.drawing.many import Source
 from realera.drawing.memory import save_memory
+from realera.drawing.precision import draw_in
 from realera.families.cross_attention import weights
 from realera.families.stable_diffusion import open_pipeline
 from realera.methods.realera.alignment import check_shares, train
@@ -138,6 +139,28 @@ def test_saving_memory_changes_no_picture_by_more_than_rounding(pipe, plain, swi
     other = copy.deepcopy(pipe)
     save_memory(other, **switches)
     assert abs(pictures(other) - plain).max() <= most
+
+
+def test_drawing_in_bfloat16_moves_pictures_a_little_and_casts_the_image_model_alone(pipe, plain):
+    other = copy.deepcopy(pipe)
+    draw_in(other, "model")
+    assert np.array_equal(pictures(other), plain)
+    draw_in(other, "bfloat16")
+    seen = set()
+    other.unet.conv_in.register_forward_pre_hook(lambda _, arguments: seen.add(arguments[0].dtype))
+    moved = abs(pictures(other) - plain)
+    assert seen == {torch.bfloat16}
+    assert {each.dtype for each in (other.text_encoder, other.vae)} == {torch.float32}
+    assert 0 < moved.mean() < 4
+    assert np.array_equal(pictures(pipe), plain)
+
+
+def test_the_section_generate_says_in_which_precision_is_drawn():
+    params = load_params()
+    source = Source(params.model.model_copy(update={"device": "cpu"}))
+    for dtype, expected in (("model", torch.float32), ("bfloat16", torch.bfloat16)):
+        pipe = source.open("ddim", params.generate.model_copy(update={"dtype": dtype}))
+        assert pipe.unet.dtype == expected
 
 
 def test_tiles_are_blended_in_larger_images_only(pipe):

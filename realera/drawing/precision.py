@@ -1,0 +1,49 @@
+"""Draw with an image model in another precision than its weights were edited in."""
+
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from realera.runtime.devices import DTYPES
+
+
+def draw_in(pipe: StableDiffusionPipeline, dtype: str) -> None:
+    """Let the image model compute in a dtype; text encoder, latents, scheduler and decoder stay as they are.
+
+    Rounding the latents themselves between steps would move the pictures far more.
+
+    Args:
+        pipe: changed in place, with its final weights, which are rounded once.
+        dtype: model (nothing is changed), or a name of `realera.runtime.devices.DTYPES`.
+    """
+    if dtype == "model" or pipe.unet.dtype == DTYPES[dtype]:
+        return
+    before = pipe.unet.dtype
+    pipe.unet.to(DTYPES[dtype])
+    pipe.unet.register_forward_pre_hook(_cast_inputs(DTYPES[dtype]), with_kwargs=True)
+    pipe.unet.register_forward_hook(_cast_output(before))
+
+
+def _cast_inputs(dtype: torch.dtype) -> Any:
+    def cast(_: nn.Module, arguments: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        moved = tuple(_as(value, dtype) for value in arguments)
+        return moved, {name: _as(value, dtype) for name, value in options.items()}
+
+    return cast
+
+
+def _cast_output(dtype: torch.dtype) -> Any:
+    def cast(_: nn.Module, __: tuple, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return tuple(_as(value, dtype) for value in output)
+        output.sample = _as(output.sample, dtype)
+        return output
+
+    return cast
+
+
+def _as(value: Any, dtype: torch.dtype) -> Any:
+    """Return a tensor of real numbers in a dtype; anything else as it is, such as the number of a timestep."""
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
