@@ -125,7 +125,7 @@ class SamplerParams(Section):
         """Refuse an infinite number of samples where there is no expectation in closed form."""
         endless = [name for name in ("M", "N") if math.isinf(getattr(self, name))]
         if "M" in endless and self.source == "text":
-            raise ValueError("source noise where M is inf, since phrases are counted and have no law; found text")
+            raise ValueError("source noise where M is inf, or a number as M: phrases are counted; found text")
         if endless and self.noise == "shared":
             raise ValueError(
                 f"noise per_token where {endless[0]} is inf, found shared: a prompt's tokens would share one "

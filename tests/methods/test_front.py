@@ -232,7 +232,7 @@ def test_what_stays_by_default_is_the_models_vocabulary_or_everyday_nouns(own, t
         ({"settings": {"uce.reading": "newest"}}, "settings: uce.reading"),
         ({"settings": {"model.id": "other"}}, "settings: found 'model.id', which has no part here; accepted: encode,"),
         ({"settings": {"lora.num_processes": 2}}, "lora.num_processes: found 2; accepted: 1"),
-        ({"settings": {"sampler.source": "text"}}, "sampler.source: found 'text'; accepted: noise"),
+        ({"settings": {"sampler.source": "text", "sampler.M": 2}}, "sampler.source: found 'text'; accepted: noise"),
         ({"preserve": ["cat", " "]}, "preserve.words"),
         ({"synonyms": [""]}, "synonyms"),
         ({"target": []}, "targets"),
