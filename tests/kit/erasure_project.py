@@ -59,7 +59,7 @@ def write_erasure(pipe, folder, params):
     """Write an erasure of a pipeline, which carries the LoRA afterwards."""
     sha256 = weights_sha256(cross_attention.weights(pipe.unet))
     used = params.model_dump(mode="json", include={"encode", "sampler", "solver", "latents", "lora"})
-    about = description(load_preset("airplane"), params, METHOD, "stable_diffusion", used, sha256)
+    about = description(load_preset("airplane").pairs(), params, METHOD, "stable_diffusion", used, sha256)
     overlay = perturbed(pipe)
     with tempfile.TemporaryDirectory() as scratch:
         save_random_lora(pipe, scratch)
