@@ -4,7 +4,7 @@ from functools import partial
 
 import typer
 
-from realera.families.stable_diffusion import open_pipeline
+from realera.families.text_weights import read_text_weights
 from realera.methods.realera.solving import solve
 from realera.runtime.console import stage_errors
 from realera.settings.config import load_params
@@ -15,7 +15,7 @@ def main(concept: str) -> None:
     """Write kv_patch.safetensors, solved.json and solve.json of RealEra's erasure."""
     with stage_errors():
         params = load_params()
-        solve(place(concept), params, concept, partial(open_pipeline, **params.model.model_dump()))
+        solve(place(concept), params, concept, partial(read_text_weights, params.model.model_dump()))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from realera.families.text_weights import read_text_weights
 from realera.methods.realera.sums import TargetSums, file_name, read_target
 from realera.methods.realera.together import MEMBERS, Together
 from realera.methods.seam import check_task
@@ -36,12 +37,7 @@ def solve_together(folder: Path, add: Sequence[str], withdraw: Sequence[str], pa
             listed = "" if name in params.concepts else f", with {name} among the concepts of params.yaml"
             raise ArtifactError(f"{files.of(REALERA).sums}: not there yet; made by: dvc repro mine@{name}{listed}")
         together.add(name, load_preset(name), place(name), params)
-    from realera.families import cross_attention
-    from realera.families.stable_diffusion import open_pipeline
-
-    model = params.model.model_dump() | {"dtype": "float32", "device": "cpu"}
-    pipe = open_pipeline(**model, without=("text_encoder", "tokenizer", "vae"))
-    together.save(together.solve(cross_attention.weights(pipe.unet), params, family), folder)
+    together.save(together.solve(read_text_weights(params.model.model_dump()), params, family), folder)
     names = ", ".join(sorted(together.targets))
     shown = names if len(names) <= 200 else f"{names[:200]}..."
     return (

@@ -14,6 +14,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 
 from realera.families.schedulers import use_scheduler
 from realera.families.stable_diffusion import open_pipeline
+from realera.families.text_weights import read_text_weights
 from realera.methods.realera.perturb import sample
 from realera.methods.realera.solving import solve
 from realera.methods.realera.sums import target_sums, write_sums
@@ -33,6 +34,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RUN = """
 import sys
 from realera.settings.errors import ModelError
+from realera.families.text_weights import read_text_weights
 from realera.families.stable_diffusion import open_pipeline
 for name, revision in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
@@ -186,5 +188,5 @@ def erase(model: dict[str, str]) -> dict[str, torch.Tensor]:
     own = files.of("realera")
     samples, _ = sample(table, params.sampler)
     write_sums(target_sums(table, params.sampler, {}, lambda: [samples]), own.sums)
-    solve(files, params, "airplane", partial(open_pipeline, **opened))
+    solve(files, params, "airplane", partial(read_text_weights, opened))
     return read_safetensors(own.kv_patch)

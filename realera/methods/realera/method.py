@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from realera.erasures.artifact import Erasure, read_erasure
+from realera.families import cross_attention
 from realera.methods.realera.finish import finish
 from realera.methods.realera.sampling import mine
 from realera.methods.realera.solving import solve
@@ -18,7 +19,7 @@ def erase(task: Task, scratch: Path) -> Erasure:
     task.table.write(place.prompts)
     write_safetensors({"latents": task.latents()}, place.latents)
     mine(place, task.preset, task.params)
-    solve(place, task.params, task.concept, task.open_model)
+    solve(place, task.params, task.concept, lambda: cross_attention.weights(task.pipe.unet))
     pipe, log = align(place, task.params, len(task.preset.targets), task.open_model, scratch, task.progress)
     save_training(place, pipe, log, task.params)
     finish(place, task.preset, task.params, task.family)
