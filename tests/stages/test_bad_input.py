@@ -153,14 +153,23 @@ def test_prompts_of_a_model_of_another_width(refused, stage):
     assert said in refused(stage)
 
 
-@pytest.mark.parametrize("stage", ["solve", "train"])
-def test_samples_of_other_prompts(refused, stage):
+def test_sums_of_other_prompts_or_another_sampler(refused):
+    said = "airplane-0f488683.safetensors: not of this prompts.parquet and sampler; mine makes it anew"
+    table = PromptTable.read(place("prompts.parquet"))
+    PromptTable(table.prompts, table.tokens, table.embeddings * 1.01).write(place("prompts.parquet"))
+    assert said in refused("solve")
+    table.write(place("prompts.parquet"))
+    change_params("sampler", D1=0.3)
+    assert said in refused("solve")
+
+
+def test_samples_of_other_prompts(refused):
     change_params("sampler", source="text")  # otherwise training mines its own
     path = place("realera/samples.parquet")
     table = read_parquet(path)
     prompts = table.schema.get_field_index("prompt_id")
     write_parquet(table.set_column(prompts, "prompt_id", pa.array([3] * table.num_rows, pa.int32())), path)
-    assert "samples.parquet: not made from this prompts.parquet" in refused(stage)
+    assert "samples.parquet: not made from this prompts.parquet" in refused("train")
 
 
 def of_other_models(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:

@@ -55,7 +55,7 @@ EDITS = {
     ),
     "drawing/batch.py": ('torch.Generator("cpu")', DRAW),
     "drawing/subjects.py": ("params.seed + index", DRAW | JUDGE | {"plan"}),
-    "methods/common/closed_form.py": ("torch.cholesky_solve(B.T, factor).T", {"solve", "train", "erase"}),
+    "methods/common/closed_form.py": ("torch.cholesky_solve(B.T, factor).T", {"mine", "solve", "train", "erase"}),
     "methods/seam.py": ("used = {name:", {"task", "erase"}),
     "methods/realera/samples.py": ("ratio = np.divide", OWN),  # the anchor's tolerance
     "methods/realera/perturb.py": ("near = moved(chosen", OWN),

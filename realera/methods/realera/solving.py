@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from realera.erasures.artifact import weights_sha256
+from realera.methods.common.closed_form import check_width
 from realera.methods.realera.rows import solve_sums
 from realera.methods.realera.sums import read_sums
 from realera.settings.config import Params
@@ -27,8 +28,9 @@ def solve(place: Place, params: Params, concept: str, original_weights: Callable
         ArtifactError: prompts or sums are missing or corrupt, or not of one another.
     """
     own, table = place.of(REALERA), PromptTable.read(place.prompts)
-    sums = read_sums(own.sums, table, params.sampler)
     original = original_weights()
+    check_width(original, table)
+    sums = read_sums(own.sums, table, params.sampler)
     solved = solve_sums(original, table, sums, params.sampler.span, params.solver)
     write_safetensors(solved.weights, own.kv_patch, {"base_model": params.model.id, "concept": concept})
     write_json({"sha256": weights_sha256(original), "solver": params.solver.model_dump(mode="json")}, own.solved)
