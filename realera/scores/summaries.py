@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
@@ -148,7 +148,7 @@ Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
 class Kind(_Part):
     """The samples of one kind in mining.json."""
 
-    num_samples: NonNegativeInt
+    num_samples: NonNegativeInt | Literal["inf"]
     num_rows: NonNegativeInt
     acceptance: Number | None
     radius: Range

@@ -64,7 +64,7 @@ def _params(repository: Path) -> dict:
     params["concepts"] = list(CONCEPTS)
     params["model"]["device"] = "cpu"
     params["encode"] |= {"num_templates": 2}
-    params["sampler"] |= {"M": 2, "N": 2}
+    params["sampler"] |= {"M": "inf", "N": 2}
     params["latents"] |= {"num_images": 1}
     params["lora"] |= {"steps": 4, "batch_size": 1}
     params["generate"] |= {"num_inference_steps": 2, "num_processes": 1}

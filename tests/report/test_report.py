@@ -346,7 +346,8 @@ def test_samples_keep_their_limits_in_the_plot(project, inputs):
     assert max(neighbors) <= sampler.D1 * 1.0001
     assert min(beyond) >= sampler.D1 * 0.9999
     assert max(beyond) <= sampler.D2 * 1.0001
-    assert len(neighbors) == len(beyond) == 2 * 2  # two prompts, two samples each
+    assert len(neighbors) == 2  # of infinitely many a typical one for each prompt
+    assert len(beyond) == 2 * 2  # two samples each
 
 
 def test_a_target_in_its_own_preserve_list_lies_at_no_distance(inputs):
