@@ -8,6 +8,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
+from realera.drawing.faster import faster
 from realera.text.vocabulary import warn_unknown_words
 
 
@@ -73,14 +74,15 @@ def _draw(
     with tqdm(total=len(prompts), unit="image", disable=not progress) as bar:
         for start in range(0, len(prompts), batch_size):
             batch = slice(start, start + batch_size)
-            images = pipe(
-                list(prompts[batch]),
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]],
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                width=size[0],
-                height=size[1],
-            ).images
+            with faster(pipe):
+                images = pipe(
+                    list(prompts[batch]),
+                    generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]],
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    width=size[0],
+                    height=size[1],
+                ).images
             bar.update(len(images))
             yield from images
 
