@@ -18,6 +18,7 @@ CANNOT_CHANGE_A_RESULT = {
     "realera/methods/__init__.py": "a docstring",
     "realera/drawing/__init__.py": "a docstring; whoever lists one file of the room runs it too",
     "realera/runtime/console.py": "how errors and warnings are printed",
+    "realera/runtime/warm.py": "how a stage's process is started",
 }
 """File -> why a change of it needs no stage to run again. No folder stands here."""
 
@@ -28,7 +29,7 @@ def stages() -> dict[str, dict]:
 
 def scripts(name: str, stage: dict) -> list[tuple[str, Path, list[str]]]:
     """Return (stage and method, the script, the dependencies) for each method of a stage, or for the stage itself."""
-    script = REPOSITORY / stage["cmd"].split()[1]
+    script = REPOSITORY / next(word for word in stage["cmd"].split() if word.endswith(".py"))
     methods = method_names() if "method" in stage.get("matrix", {}) else ("",)
     return [(f"{name} {m}".strip(), script, [d.replace("${item.method}", m) for d in stage["deps"]]) for m in methods]
 
