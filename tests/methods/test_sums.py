@@ -107,6 +107,18 @@ def test_what_is_smaller_is_kept(several):
     assert {type(each.form) for each in found_sums(several, exact.model_copy(update={"N": 1}))} == {Matrices}
 
 
+def test_prompts_may_come_in_any_order(several):
+    """The moments belong to their tokens, not to a place in the table."""
+    exact = load_params().sampler.model_copy(update={"M": math.inf, "N": math.inf, "span": "concept"})
+    order = list(range(len(several.prompts)))[::-1]
+    turned = PromptTable(
+        [several.prompts[i] for i in order], [several.tokens[i] for i in order], several.embeddings[order]
+    )
+    before = {each.target: each for each in found_sums(several, exact)}
+    for each in found_sums(turned, exact):
+        assert_equal(each.grams(), before[each.target].grams(), 1e-12)
+
+
 def test_a_target_alone_has_the_sums_that_it_has_among_others(several, pipe):
     exact = load_params().sampler.model_copy(update={"M": math.inf, "N": math.inf})
     alone = make_table(pipe, "airplane", 1, ("cat",), ("moon",))

@@ -71,7 +71,7 @@ class Moments:
     radius_across: torch.Tensor
     anchor_radius: torch.Tensor
 
-    def part(self, rows: slice) -> "Moments":
+    def part(self, rows: slice | torch.Tensor) -> "Moments":
         """Return the moments of some of the tokens."""
         return Moments(*(getattr(self, name)[rows] for name in NAMES))
 

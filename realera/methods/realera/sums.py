@@ -131,19 +131,25 @@ def target_sums(table: PromptTable, params: SamplerParams, expected: Expected, b
     Raises:
         ArtifactError: the samples are not of these prompts.
     """
-    pairs, first = by_target(table, params.span), 0
+    pairs, rows_of = by_target(table, params.span), _rows_of(table.pairs(params.span))
     names, is_sampled = iter(pairs), any(0 < num < math.inf for num in (params.M, params.N))
     while some := list(islice(names, TARGETS_AT_ONCE)):
         found = []
         for target in some:
             rows = target_rows(table, pairs[target])
-            own = slice(first, first + len(rows[0]))
+            own = torch.cat([rows_of[pair.target_id] for pair in pairs[target]])
             tokens = Tokens(*rows, {kind: every.part(own) for kind, every in expected.items()})
             found.append(TargetSums(target, content(*rows, params), _smaller(tokens, is_sampled)))
-            first = own.stop
         if is_sampled:
             _add_samples(found, table, pairs, blocks)
         yield from found
+
+
+def _rows_of(pairs: Sequence[Pair]) -> dict[int, torch.Tensor]:
+    """Return which rows of all pairs' tokens, one after the other, are those of a target's prompt."""
+    lengths = [len(pair.tokens) for pair in pairs]
+    rows = torch.arange(sum(lengths)).split(lengths)
+    return {pair.target_id: own for pair, own in zip(pairs, rows, strict=True)}
 
 
 def total_sums(table: PromptTable, params: SamplerParams, expected: Expected, blocks: Blocks) -> Grams:
