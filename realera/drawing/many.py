@@ -8,6 +8,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -214,12 +215,16 @@ def _draw_batch(pipe: StableDiffusionPipeline, batch: Sequence[Drawing], params:
 
 
 def _batches(drawings: Sequence[Drawing], params: GenerateParams) -> list[Sequence[Drawing]]:
-    batches: list[list[Drawing]] = []
-    for drawing in drawings:
-        if not batches or len(batches[-1]) == params.batch_size or batches[-1][0].settings != drawing.settings:
-            batches.append([])
-        batches[-1].append(drawing)
-    return list(batches)
+    runs = [list(run) for _, run in groupby(drawings, key=lambda drawing: drawing.settings)]
+    return [batch for run in runs for batch in _divided(run, params.batch_size)]
+
+
+def _divided(run: Sequence[Drawing], most: int) -> list[Sequence[Drawing]]:
+    """Divide drawings of the same settings: an even number of batches of one size, which two processes end together."""
+    number = -(-len(run) // most)
+    number += number % 2 if number > 1 else 0
+    bounds = [len(run) * index // number for index in range(number + 1)]
+    return [run[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _parts(drawings: Sequence[Drawing], params: GenerateParams, folder: Path) -> list[Path]:

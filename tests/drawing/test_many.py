@@ -73,7 +73,16 @@ def test_finished_batches_are_kept_and_damaged_ones_drawn_again(whole, plan, sou
     second.write_bytes(second.read_bytes()[:100])
     assert draw_all(plan, source, params, tmp_path).equals(whole)
     assert first.stat().st_mtime_ns == before
-    assert read_parquet(second).num_rows == 1
+    assert read_parquet(first).num_rows == read_parquet(second).num_rows == 2
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(3, [3]), (4, [2, 2]), (7, [1, 2, 2, 2]), (12, [3, 3, 3, 3])])
+def test_batches_are_of_one_size_and_shared_by_two_processes(number, sizes, params, source, tmp_path):
+    images = params.images.model_copy(update={"erase": number})
+    asked = params.model_copy(update={"images": images, "num_inference_steps": 1, "num_processes": 2})
+    whole = draw_all(drawings([Subject("erase", "cat", "cat", ("a cat",))], asked), source, asked, tmp_path)
+    assert [read_parquet(part).num_rows for part in sorted(tmp_path.glob("part-*"))] == sizes
+    assert whole["seed"].to_pylist() == list(range(number))
 
 
 def test_image_ids_tell_prompts_seeds_and_settings_apart(plan, params):
