@@ -34,20 +34,21 @@ def faster(pipe: StableDiffusionPipeline) -> Iterator[None]:
                 for layer in _slow_layers(model):
                     stack.enter_context(_replaced(layer, partial(_multiply, layer)))
             for layer in cross_attention(pipe.unet).values():
-                stack.enter_context(_replaced(layer, _Once(layer.forward)))
+                stack.enter_context(_replaced(layer, Once(layer.forward)))
         yield
 
 
-class _Once:
-    """A layer that is computed once for each tensor and not again while the next one is the same object."""
+class Once:
+    """A function of a tensor that is not computed again while it is given the same object."""
 
-    def __init__(self, forward: Forward) -> None:
-        self._forward = forward
+    def __init__(self, function: Forward) -> None:
+        self._function = function
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def __call__(self, text: torch.Tensor) -> torch.Tensor:
-        if self._last is None or self._last[0] is not text:
-            self._last = text, self._forward(text)
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the function's value."""
+        if self._last is None or self._last[0] is not values:
+            self._last = values, self._function(values)
         return self._last[1]
 
 
@@ -66,7 +67,9 @@ def _slow_layers(model: nn.Module) -> list[nn.Linear]:
 
 
 def _multiply(layer: nn.Linear, values: torch.Tensor) -> torch.Tensor:
-    """Compute a linear layer by oneDNN."""
+    """Compute a linear layer by oneDNN; under autocast values may come in another precision than the weights."""
+    if values.dtype != layer.weight.dtype:
+        return nn.functional.linear(values, layer.weight, layer.bias)
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(values, layer.weight, layer.bias, "none", [], "")
     return product
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from realera.drawing.batch import draw
 from realera.drawing.memory import save_memory
-from realera.drawing.precision import draw_in
+from realera.drawing.precision import check_precision, draw_in
 from realera.drawing.subjects import Drawing
 from realera.erasures.apply import apply_erasure
 from realera.families.schedulers import use_scheduler
@@ -65,7 +65,7 @@ class Source:
             device: instead of the model's.
 
         Raises:
-            ConfigError: weights shall be offloaded, and there is no GPU.
+            ConfigError: weights shall be offloaded, and there is no GPU; or it can't draw in that precision.
         """
         switches = {} if memory is None else memory.model_dump(include=set(SWITCHES))
         target = devices.resolve_device(device or self.model.device)
@@ -74,6 +74,8 @@ class Source:
             check_offload(switches["offload"], target)
             dtype = str(devices.resolve_dtype(self.model.dtype, target)).removeprefix("torch.")
             where |= {"device": "cpu", "dtype": dtype}
+        if memory is not None:
+            check_precision(memory.dtype, memory.offload, target)
         pipe = open_pipeline(**where)
         use_scheduler(pipe, scheduler)
         if self.erasure is not None:

