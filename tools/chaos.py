@@ -36,6 +36,7 @@ import typer
 import yaml
 from safetensors import safe_open
 
+from realera.drawing.many import divided
 from realera.settings.config import ImageCounts
 from realera.store.artifacts import write_json
 from realera.store.paths import REALERA
@@ -534,7 +535,7 @@ def _num_units(laboratory: Laboratory, stage: Stage) -> int:
         return SETTINGS["lora"]["steps"]
     if stage.unit == "batch":
         images = pq.ParquetFile(laboratory.root / "artifacts" / stage.outputs[0]).metadata.num_rows
-        return -(-images // SETTINGS["generate"]["batch_size"])
+        return len(divided(range(images), SETTINGS["generate"]["batch_size"]))
     return 0
 
 

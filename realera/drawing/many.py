@@ -12,7 +12,7 @@ from itertools import groupby, pairwise
 from multiprocessing import get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import pyarrow as pa
 import torch
@@ -85,6 +85,8 @@ class Source:
         save_memory(pipe, **switches, device=target)
         return pipe
 
+
+Item = TypeVar("Item")
 
 Share: TypeAlias = tuple[int, Sequence[Drawing], Source, GenerateParams, Path]
 """Number of processes, and what `draw_all` was given."""
@@ -218,13 +220,14 @@ def _draw_batch(pipe: StableDiffusionPipeline, batch: Sequence[Drawing], params:
 
 def _batches(drawings: Sequence[Drawing], params: GenerateParams) -> list[Sequence[Drawing]]:
     runs = [list(run) for _, run in groupby(drawings, key=lambda drawing: drawing.settings)]
-    return [batch for run in runs for batch in _divided(run, params.batch_size)]
+    return [batch for run in runs for batch in divided(run, params.batch_size)]
 
 
-def _divided(run: Sequence[Drawing], most: int) -> list[Sequence[Drawing]]:
+def divided(run: Sequence[Item], most: int) -> list[Sequence[Item]]:
     """Divide drawings of the same settings: an even number of batches of one size, which two processes end together."""
     number = -(-len(run) // most)
-    number += number % 2 if number > 1 else 0
+    if number % 2 and 1 < number < len(run):
+        number += 1
     bounds = [len(run) * index // number for index in range(number + 1)]
     return [run[start:stop] for start, stop in pairwise(bounds)]
 

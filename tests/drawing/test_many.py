@@ -66,6 +66,17 @@ def test_two_processes_give_the_same_bytes(whole, plan, source, params, tmp_path
     assert draw_all(plan, source, two, tmp_path).equals(whole)
 
 
+@pytest.mark.parametrize(
+    ("number", "most", "sizes"),
+    [(179, 16, [15, 15, 15, 15, 15, 15, 14, 15, 15, 15, 15, 15]), (3, 1, [1, 1, 1]), (1, 16, [1]), (5, 2, [1, 1, 1, 2]),
+     (32, 16, [16, 16])],
+)  # fmt: skip
+def test_batches_are_even_and_none_is_empty(number, most, sizes):
+    found = many.divided(range(number), most)
+    assert sorted(len(batch) for batch in found) == sorted(sizes)
+    assert [each for batch in found for each in batch] == list(range(number))
+
+
 def test_finished_batches_are_kept_and_damaged_ones_drawn_again(whole, plan, source, params, tmp_path):
     draw_all(plan, source, params, tmp_path)
     first, second = sorted(tmp_path.glob("part-*"))
