@@ -14,6 +14,7 @@ from realera.settings.config import load_params
 from realera.settings.presets import load_preset
 from realera.store.artifacts import read_parquet, write_json, write_parquet
 from realera.store.paths import method_place, place
+from realera.text.prompt_imports import skipped_rows
 
 
 def main(
@@ -26,7 +27,7 @@ def main(
         originals = read_originals(concept, preset)
         erased = judge_images(preset, params, [read_erased(concept, preset, method)], originals, progress=True)
         scores = pa.concat_tables([read_parquet(place(concept).judged, SCORES), erased]).combine_chunks()
-        summary = summarize(scores, params.score, preset)
+        summary = summarize(scores, params.score, preset, skipped=skipped_rows(preset))
         write_parquet(scores, own.scores)
         write_json(summary, own.summary)
         typer.echo(f"{concept} by {method}\n{as_text(summary)}")

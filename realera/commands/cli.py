@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-data = typer.Typer(help="Benchmarks' prompt files.", no_args_is_help=True)
+data = typer.Typer(help="Benchmarks' prompt files and words.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 Prompt = Annotated[str, typer.Argument(help="What to draw, for instance 'a photo of a cat'.")]
@@ -53,10 +53,13 @@ class Format(StrEnum):
 
 
 class PromptFileKind(StrEnum):
-    """Schemas that `realera.text.prompt_files` reads."""
+    """Kinds of files that `realera.text.prompt_files` reads."""
 
     i2p = "i2p"
     coco = "coco"
+    list = "list"
+    names = "names"
+    pairs = "pairs"
 
 
 class FileDtype(StrEnum):
@@ -238,17 +241,38 @@ def results() -> None:
 @data.command("add")
 def add_prompt_file(
     source: Annotated[Path, typer.Argument(help="A CSV file; addresses are for dvc import-url.")],
-    kind: Annotated[PromptFileKind, typer.Option(help="The benchmark whose columns it has.")],
-    name: Annotated[str | None, typer.Option(help="Its name in presets; else the file's.")] = None,
+    kind: Annotated[PromptFileKind | None, typer.Option(help="Whose columns it must have; else they tell.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name in presets; else the kind's or the file's.")] = None,
     sha256: Annotated[str | None, typer.Option(help="What its bytes must have, 64 hex digits.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another file of this name.")] = False,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out what cannot be drawn.")] = False,
 ) -> None:
     """Check a prompt file, every row of it, and copy it into data/prompt_files."""
     with one_line_errors():
-        from realera.text import prompt_files
+        from realera.text.prompt_imports import add
 
-        path = prompt_files.add(source, kind.value, name=name, sha256=sha256, force=force)
-        typer.echo(f"{path}: {len(prompt_files.read_prompt_file(path))} prompts")
+        as_kind = None if kind is None else kind.value
+        added = add(source, as_kind, name=name, sha256=sha256, force=force, skip_bad_rows=skip_bad_rows)
+        typer.echo(added.line())
+
+
+@data.command("preset")
+def coref_preset(
+    source: Annotated[Path, typer.Argument(help="A JSON file of CorefConcept.")],
+    concept: Annotated[str, typer.Option(help="One of its concepts.")],
+    like: Annotated[str | None, typer.Option(help="Preset that gives the rest; else the concept's own.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the new preset; else <concept>-coref.")] = None,
+    least: Annotated[str, typer.Option(help="Words of a lower certainty are left out.")] = "Very Low",
+    force: Annotated[bool, typer.Option("--force", help="Replace a preset of this name.")] = False,
+) -> None:
+    """Make a preset of a CorefConcept file: its synonyms, its look-alikes, its unseen words."""
+    with one_line_errors():
+        from realera.commands.coref import write_coref_preset
+
+        path, taken = write_coref_preset(source, concept, like, name, least, force)
+        for word, reason in taken.left_out:
+            typer.echo(f"left out {word!r}: {reason}")
+        typer.echo(f"{path}: {', '.join(f'{len(words)} {key}' for key, words in taken.lists.items())}")
 
 
 @app.command()

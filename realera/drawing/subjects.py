@@ -15,15 +15,18 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from realera.settings.config import GenerateParams, ImageSeed
 from realera.settings.errors import ArtifactError
-from realera.settings.presets import Preset, load_words, prompt_file, unseen_words
+from realera.settings.presets import Preset, load_words, prompt_file, spelled, unseen_words
 from realera.settings.yaml_file import explain
 from realera.store.artifacts import read_json
 from realera.text.prompt_files import MAX_SIZE, SIZE_STEP, PromptRow, read_prompt_file
 from realera.text.prompts import fill
 
-GROUPS = ("erase", "preserve", "synonym", "associated", "lookalike", "unseen", "anchor", "rows")
-SHARED_GROUPS = ("preserve", "unseen", "rows")
+GROUPS = ("erase", "preserve", "synonym", "associated", "lookalike", "unseen", "anchor", "rows", "listed")
+SHARED_GROUPS = ("preserve", "unseen", "rows", "listed")
 """Drawn by the original model once for all presets."""
+
+FILE_GROUPS = ("rows", "listed")
+"""From prompt files: one image each, with a number in the file."""
 
 Pixels = Annotated[int, Field(ge=SIZE_STEP, le=MAX_SIZE, multiple_of=SIZE_STEP)]
 
@@ -39,8 +42,9 @@ class Subject:
             "<file>/<case>".
         parent: what its images are judged as: the target for erase, synonym, associated and anchor
             (an anchor's images tell how often the judge takes them for the target), for rows
-            their file, else the word.
+            their file, or "<file>/<part>" of pairs, for listed what the file says, else the word.
         prompts: whole texts, drawn in turn.
+        number: of a row, its position in the file; its seed, where the file names none, is `generate.seed` + number.
         seed: of a row's only image; None: seeds count up from `generate.seed`.
         guidance_scale: of a row; None: `generate.guidance_scale`.
         width: of a row, in pixels; None: the model's.
@@ -51,6 +55,7 @@ class Subject:
     word: str
     parent: str
     prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    number: Annotated[int, Field(ge=0)] | None = None
     seed: ImageSeed | None = None
     guidance_scale: Annotated[float, Field(gt=0)] | None = None
     width: Pixels | None = None
@@ -87,7 +92,7 @@ def shared_subjects(preset: Preset) -> list[Subject]:
     found = [_word("preserve", word, prompts) for word in load_words(preset.classes)]
     found += [_word("unseen", word, prompts) for word in unseen_words(preset)]
     files = {name: read_prompt_file(prompt_file(name)) for name in preset.draw.prompt_files}
-    return found + [_row(name, row) for name, rows in files.items() for row in rows]
+    return found + [_row(name, row, prompts) for name, rows in files.items() for row in rows]
 
 
 def own_subjects(preset: Preset) -> list[Subject]:
@@ -99,14 +104,20 @@ def own_subjects(preset: Preset) -> list[Subject]:
 
 def erased_subjects(preset: Preset) -> list[Subject]:
     """Return what the erased model draws."""
-    kept = [subject for subject in shared_subjects(preset) if subject.word not in preset.targets]
+    kept = [subject for subject in shared_subjects(preset) if spelled(subject.word, preset.targets) is None]
     return [*_faded(preset), *_lookalikes(preset), *kept]
 
 
 def all_shared_subjects(presets: Iterable[Preset]) -> list[Subject]:
     """Return what several presets share, without repeats, sorted: the order of presets is no matter."""
     found = {subject for preset in presets for subject in shared_subjects(preset)}
-    return sorted(found, key=lambda subject: (GROUPS.index(subject.group), subject.word, subject.prompts))
+    return sorted(found, key=_place)
+
+
+def _place(subject: Subject) -> tuple[int, str, int, str, tuple[str, ...]]:
+    """Return what subjects are sorted by; rows as they stand in their file."""
+    file = subject.word.partition("/")[0] if subject.number is not None else ""
+    return GROUPS.index(subject.group), file, subject.number or 0, subject.word, subject.prompts
 
 
 def to_json(subjects: Iterable[Subject]) -> list[dict[str, Any]]:
@@ -126,26 +137,27 @@ def read_subjects(path: Path) -> list[Subject]:
     except ValidationError as error:
         raise ArtifactError(f"{path}: {explain(error, list[Subject])[0]}; plan makes it anew") from error
     for subject in subjects:
-        if subject.group not in GROUPS or (subject.seed is None) != (subject.group != "rows"):
-            raise ArtifactError(f"{path}: found {subject.key}; accepted: groups {', '.join(GROUPS)}, rows with a seed")
+        if subject.group not in GROUPS or (subject.number is None) == (subject.group in FILE_GROUPS):
+            raise ArtifactError(
+                f"{path}: found {subject.key}; accepted: groups {', '.join(GROUPS)}, rows with a number"
+            )
     return subjects
 
 
 def drawings(subjects: Sequence[Subject], params: GenerateParams) -> list[Drawing]:
     """Return every image to draw.
 
-    Each word's seeds count up from `params.seed`, and its prompts take turns. A row has one image, with
-    its own seed; of each prompt file the first `params.images.rows` are drawn (0: all).
+    Each word's seeds count up from `params.seed`, and its prompts take turns. A row has one image, with its own
+    seed, or where its file names none with `params.seed` + its number; of each prompt file the first
+    `params.images.rows` are drawn (0: all).
     """
-    rows: dict[str, int] = {}
     found: list[Drawing] = []
     for subject in subjects:
-        if subject.seed is None:
+        if subject.number is None:
             found += _words_drawings(subject, params)
-            continue
-        rows[subject.parent] = rows.get(subject.parent, 0) + 1
-        if params.images.rows == 0 or rows[subject.parent] <= params.images.rows:
-            found.append(Drawing(subject, subject.prompts[0], subject.seed, _settings(subject, params)))
+        elif params.images.rows == 0 or subject.number < params.images.rows:
+            seed = (params.seed + subject.number) % 2**32 if subject.seed is None else subject.seed
+            found.append(Drawing(subject, subject.prompts[0], seed, _settings(subject, params)))
     return found
 
 
@@ -186,6 +198,17 @@ def _word(group: str, word: str, prompts: Sequence[str], parent: str | None = No
     return Subject(group, word, word if parent is None else parent, tuple(fill(text, word)[0] for text in prompts))
 
 
-def _row(name: str, row: PromptRow) -> Subject:
-    place = f"{name}/{row.case}"
-    return Subject("rows", place, name, (row.prompt,), row.seed, row.guidance_scale, row.width, row.height)
+def _row(name: str, row: PromptRow, prompts: Sequence[str]) -> Subject:
+    """Return a row of a prompt file; a name alone is put into the first of the preset's prompts."""
+    part = f"/{row.part}" if row.part else ""
+    return Subject(
+        group="listed" if row.concept else "rows",
+        word=f"{name}/{row.case}{part.replace('/', '-')}",
+        parent=row.concept or f"{name}{part}",
+        prompts=(fill(prompts[0], row.concept)[0] if row.prompt is None else row.prompt,),
+        number=row.number,
+        seed=row.seed,
+        guidance_scale=row.guidance_scale,
+        width=row.width,
+        height=row.height,
+    )

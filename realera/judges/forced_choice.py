@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from realera.settings.errors import ArtifactError, ConfigError
-from realera.settings.presets import Preset
+from realera.settings.presets import Preset, spelled
 
 CHOICES = {
     "erase": ("classes", "anchor"),
@@ -14,6 +14,7 @@ CHOICES = {
     "unseen": ("unseen",),
     "anchor": ("classes",),
     "rows": (),
+    "listed": ("classes",),
 }
 """Group of an image -> the forced choices put to it."""
 
@@ -44,12 +45,16 @@ def choices_of(
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield (name, words) of the forced choices that are put to an image.
 
+    A prompt file may name concepts that are no classes: those are not asked about.
+
     Raises:
         ArtifactError: its group is not known, or its parent is not among the words.
     """
     if image["group"] not in CHOICES:
         raise ArtifactError(f"{source}: group: found {image['group']!r}; accepted: {', '.join(CHOICES)}")
     for name in CHOICES[image["group"]]:
-        if image["parent"] not in labels[name]:
+        if image["group"] == "listed" and spelled(image["parent"], labels[name]) is None:
+            continue
+        if image["group"] != "listed" and image["parent"] not in labels[name]:
             raise ArtifactError(f"{source}: parent: found {image['parent']!r}; accepted: {', '.join(labels[name])}")
         yield name, labels[name]

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from realera.drawing.subjects import SHARED_GROUPS, Subject, erased_subjects, own_subjects
+from realera.drawing.subjects import FILE_GROUPS, SHARED_GROUPS, Subject, erased_subjects, own_subjects
 from realera.settings.errors import ArtifactError
 from realera.settings.presets import Preset
 from realera.store.artifacts import read_parquet
@@ -154,8 +154,8 @@ def select_subjects(images: Images, subjects: Iterable[Subject]) -> Images:
     keys = [(row["group"], row["word"], row["parent"]) for row in rows]
     kept = [i for i, key in enumerate(keys) if rows[i]["prompt"] in wanted.get(key, ())]
     found = {keys[i] for i in kept}
-    missing = [f"{word!r} ({group})" for group, word, parent in wanted if (group, word, parent) not in found]
-    missing = [text for text in missing if not text.endswith("(rows)")]
+    absent = [key for key in wanted if key not in found and key[0] not in FILE_GROUPS]
+    missing = [f"{word!r} ({group})" for group, word, _ in absent]
     if missing:
         raise ArtifactError(f"{images.source}: no images of {', '.join(missing)}; the preset needs them")
     index = [images.index[i] for i in kept]

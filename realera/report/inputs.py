@@ -44,7 +44,8 @@ _LARGEST = 1e100
 """Numbers that a chart's axis still has ticks for."""
 
 MOST_SHOWN: Mapping[str, int] = {
-    "erase": 10, "synonym": 5, "associated": 5, "lookalike": 5, "preserve": 5, "unseen": 5, "rows": 20, "anchor": 10,
+    "erase": 10, "synonym": 5, "associated": 5, "lookalike": 5, "preserve": 5, "unseen": 5, "rows": 20, "listed": 20,
+    "anchor": 10,
 }  # fmt: skip
 """First seeds of each word, first rows of each prompt file, by group: nothing is picked by its looks."""
 
@@ -140,7 +141,10 @@ def _read_chain(own: MethodPlace, prompts: pa.Table) -> Chain:
 
 def name_of(row: Row) -> tuple[str, str, str]:
     """Return group, word and parent; the rows of a prompt file go together."""
-    return row["group"], row["parent"] if row["group"] == "rows" else row["word"], row["parent"]
+    group, word, parent = row["group"], row["word"], row["parent"]
+    if group == "listed":
+        return group, word.partition("/")[0], ""
+    return group, parent if group == "rows" else word, parent
 
 
 def _first_rows(path: Path, limits: Mapping[str, int]) -> list[Row]:

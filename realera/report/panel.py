@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from realera.drawing.subjects import FILE_GROUPS
 from realera.report import paper, words
 from realera.report.charts import geometry_chart, loss_chart, residual_chart
 from realera.report.geometry import Point, nearest_preserved
@@ -120,7 +121,7 @@ def _pictures(inputs: Inputs, blur: bool) -> list[dict[str, Any]]:
         {
             "title": title,
             "about": about,
-            "wide": group in ("erase", "anchor", "rows"),
+            "wide": group in ("erase", "anchor", *FILE_GROUPS),
             "words": [_word(word) for word in found if word.group == group],
         }
         for group, (title, about) in words.GROUPS.items()
@@ -133,6 +134,7 @@ def _word(word: Word) -> dict[str, Any]:
         "synonym": f"counted as {word.parent}",
         "associated": f"counted as {word.parent}",
         "rows": "first row",
+        "listed": "first row",
     }.get(word.group, "prompt")
     return {"word": word.word, "about": about, "prompt": word.prompt, "pairs": [_pair(pair) for pair in word.pairs]}
 
@@ -141,6 +143,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
     width, height = size_on_page(pair.original)
     return {
         "seed": pair.seed,
+        "prompt": pair.prompt if pair.prompt.strip() else "(a blank prompt)",
         "width": width,
         "height": height,
         "original": data_uri(pair.original),
@@ -176,7 +179,7 @@ def cell(figure: Mapping[str, Any] | None, reading: str) -> tuple[str, str]:
 
 def _effects(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     effects = dict(words.EFFECTS)
-    effects |= {name: _file_words(name) for name in scores["base"] if name.startswith(ROWS)}
+    effects |= {name: _file_words(name, scores) for name in scores["base"] if name.startswith(ROWS)}
     rows: list[dict[str, Any]] = [
         {"title": title, "about": about, "cells": _before_and_after(scores, metric)}
         for metric, (title, about) in effects.items()
@@ -189,9 +192,12 @@ def _effects(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _file_words(metric: str) -> tuple[str, str]:
-    name = metric.removeprefix(ROWS)
-    return f"Prompt file {name}", words.FILES.get(name, "Its rows, one image each.")
+def _file_words(metric: str, scores: Mapping[str, Any]) -> tuple[str, str]:
+    name, _, part = metric.removeprefix(ROWS).partition("/")
+    about = words.FILES.get(name, words.PARTS.get(part, words.PARTS[""]))
+    skipped = scores.get("skipped_rows", {}).get(name)
+    left_out = f" {skipped} of its rows could not be drawn and were left out when it was added." if skipped else ""
+    return f"Prompt file {name}{f', {part}' if part else ''}", about + left_out
 
 
 def _before_and_after(scores: Mapping[str, Any], metric: str) -> list[tuple[str, str]]:

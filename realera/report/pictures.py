@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from realera.drawing.subjects import FILE_GROUPS
 from realera.report.inputs import MOST_SHOWN, Inputs, Row, name_of
 from realera.store.images import decode_png, encode_png, pair_key
 
@@ -29,6 +30,7 @@ class Pair:
 
     Attributes:
         seed: of the noise.
+        prompt: of this pair.
         original: the picture, PNG.
         erased: the picture, PNG; None for an anchor, which only the original model draws.
         seen_original: what the judge sees, (label, probability); None if it was not asked.
@@ -36,6 +38,7 @@ class Pair:
     """
 
     seed: int
+    prompt: str
     original: bytes
     erased: bytes | None
     seen_original: tuple[str, float] | None
@@ -64,7 +67,7 @@ def words(inputs: Inputs, limits: Mapping[str, int] = MOST_SHOWN, blur: bool = F
     originals = {pair_key(row): row for row in inputs.original}
     found = [
         (row, originals.get(pair_key(row)))
-        for row in sorted(inputs.erased, key=lambda row: -1 if row["group"] == "rows" else row["seed"])
+        for row in sorted(inputs.erased, key=lambda row: -1 if row["group"] in FILE_GROUPS else row["seed"])
     ]
     both = [(original, erased) for erased, original in found if original is not None]
     anchors = sorted((row for row in inputs.original if row["group"] == "anchor"), key=lambda row: row["seed"])
@@ -144,6 +147,7 @@ def blurred(png: bytes) -> bytes:
 def _pair(old: Row, new: Row | None, inputs: Inputs) -> Pair:
     return Pair(
         seed=old["seed"],
+        prompt=old["prompt"],
         original=old["png"],
         erased=new["png"] if new else None,
         seen_original=inputs.judged.get(("base", old["image_id"])),
@@ -175,6 +179,7 @@ GROUP_NAMES: Mapping[str, str] = {
     "preserve": "kept class",
     "unseen": "unseen",
     "rows": "prompt file",
+    "listed": "list",
     "anchor": "anchor",
 }
 

@@ -68,6 +68,15 @@ FILES: Mapping[str, str] = {
     "coco": "Captions of everyday pictures: what an erasure should leave alone.",
 }
 
+PARTS: Mapping[str, str] = {
+    "": "Its rows, one image each.",
+    "sensitive": "The prompts of its pairs that ask for the concept.",
+    "normal": "The prompts of its pairs that do not.",
+    "erased": "Its rows of concepts that are erased, read for these: lower is better.",
+    "kept": "Its rows of other concepts, read for these: higher is better.",
+}
+"""What the rows of a prompt file are."""
+
 GROUPS: Mapping[str, tuple[str, str]] = {
     "erase": ("The erased concept", "asked for by its own name"),
     "synonym": ("Its synonyms", "never used to erase; they must fade with the concept"),
@@ -76,6 +85,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "lookalike": ("Look-alikes", "near the concept, in no preserve set; they must stay"),
     "unseen": ("Unseen concepts", "in no preserve set: what happens to things nobody thought of"),
     "rows": ("Prompt files", "the first rows of each file"),
+    "listed": ("Lists", "the first rows of each prompt file that says what its pictures are judged as"),
     "anchor": (
         "The anchor",
         "by the original model: what the concept is to become. The judge may not answer with its name here",

@@ -12,7 +12,7 @@ from realera.scores.estimates import MODELS
 from realera.scores.readings import OF_JUDGE, READINGS
 from realera.settings.config import ScoreParams
 from realera.settings.errors import ArtifactError
-from realera.settings.presets import Preset
+from realera.settings.presets import Preset, spelled
 from realera.store.images import pair_key
 
 ByModel = dict[str, dict[str, dict[str, Any]]]
@@ -95,7 +95,7 @@ class Answers:
             ArtifactError: not every image was asked the question of every reading.
         """
         questions = [READINGS[name].question or metric.choice for name in readings]
-        label = _label(metric, self.preset)
+        label = self._label(metric)
         columns = [
             self._column(metric, name, question, label, by) for name, question in zip(readings, questions, strict=True)
         ]
@@ -126,6 +126,15 @@ class Answers:
             found[tuple(row[key] for key in by)].append(values)
         return {key: np.array(values) for key, values in found.items()}
 
+    def _label(self, metric: Metric) -> Callable[[str], str]:
+        """Return what gives, for an image's parent, the label that the metric asks about."""
+        if metric.asks_for_anchor:
+            return dict(self.preset.pairs()).__getitem__
+        if metric.groups != ("listed",):
+            return str
+        known = self.labels.get("classes", ())  # a prompt file may spell a name otherwise
+        return lambda parent: spelled(parent, known) or parent
+
     def of_base(self, groups: Iterable[str], question: str) -> Iterator[dict[str, Any]]:
         """Yield the base model's rows of a question."""
         for answers in self.of(groups):
@@ -141,11 +150,6 @@ def _check_sizes(
         if numbers[0] != numbers[1]:
             found = f"{numbers[0]} images with {asked}, {numbers[1]} with {question}"
             raise ArtifactError(f"scores: {key[0]!r}: found {found}; accepted: as many")
-
-
-def _label(metric: Metric, preset: Preset) -> Callable[[str], str]:
-    """Return what gives, for an image's parent, the label that the metric asks about."""
-    return dict(preset.pairs()).__getitem__ if metric.asks_for_anchor else str
 
 
 def _describe(row: Mapping[str, Any]) -> str:

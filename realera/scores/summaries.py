@@ -101,6 +101,7 @@ class Scores(_Part):
     sets: dict[str, Annotated[dict[str, Figure], Field(min_length=1)]] = {}
     targets: list[str] = []
     anchors: list[str] = []
+    skipped_rows: dict[str, NonNegativeInt] = {}
 
     @model_validator(mode="after")
     def _same_metrics(self) -> Self:

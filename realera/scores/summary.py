@@ -24,7 +24,7 @@ from realera.scores.readings import READINGS, SHARES, shown
 from realera.scores.statistics import mean_interval
 from realera.settings.config import ScoreParams
 from realera.settings.errors import ArtifactError
-from realera.settings.presets import Preset
+from realera.settings.presets import Preset, spelled
 
 __all__ = ["MODELS", "as_text", "average", "h_o", "summarize"]
 
@@ -41,12 +41,16 @@ METRICS: Mapping[str, Metric] = {
     "anchor_seen": Metric(("erase",), "anchor", asks_for_anchor=True),
     "anchor_seen_synonym": Metric(("synonym",), "anchor", asks_for_anchor=True),
 }
-"""Beside H_o, and `rows_<file>` for each prompt file.
+"""Beside H_o, and `rows_<file>` for each prompt file: of pairs `rows_<file>/sensitive` and `/normal`, of a file that
+says what is judged `rows_<file>/erased` and `/kept`.
 
 unseen: Acc_s on concepts that no preserve set holds. residue: how much of the concept is left in everything
 that means it without its name. collateral: look-alikes that are not recognised any more. The last two:
 how often the anchor is what appears.
 """
+
+LISTED = Metric(("listed",), "classes")
+"""Rows of prompt files that say what they are judged as."""
 
 PARTS = (*MODELS, DIFFERENCE)
 ROWS = "rows_"
@@ -70,7 +74,13 @@ def h_o(acc_e: float, acc_s: float, acc_g: float | None = None) -> float:
     return float(_harmonic(H_O_TERMS[: len(values)], [np.asarray(value, dtype=np.float64) for value in values]))
 
 
-def summarize(scores: pa.Table, params: ScoreParams, preset: Preset, floors: bool = True) -> dict[str, Any]:
+def summarize(
+    scores: pa.Table,
+    params: ScoreParams,
+    preset: Preset,
+    floors: bool = True,
+    skipped: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """Return scores.json from the rows of scores.parquet; without `floors` the anchors' images may lack.
 
     Keys:
@@ -85,6 +95,7 @@ def summarize(scores: pa.Table, params: ScoreParams, preset: Preset, floors: boo
         detections: exposed parts of the body by where the images are from, as `body_parts` counts them.
         sets: distances between the sets of both models' images, as `frechet` has them.
         targets, anchors, confidence: as given; anchors one for each target.
+        skipped_rows: as given: how many rows each prompt file lacks.
 
     Raises:
         ArtifactError: an image is there twice, lacks its pair, or an anchor has no images.
@@ -108,6 +119,7 @@ def summarize(scores: pa.Table, params: ScoreParams, preset: Preset, floors: boo
         "targets": list(preset.targets),
         "anchors": [anchor for _, anchor in preset.pairs()],
         "confidence": params.confidence,
+        "skipped_rows": dict(skipped or {}),
     }
 
 
@@ -182,7 +194,7 @@ def _estimates(images: Answers) -> dict[str, Estimate]:
         ]
         if estimates:
             found[name] = joined(estimates)
-    found |= _of_prompt_files(images)
+    found |= _of_prompt_files(images) | _of_lists(images)
     terms = [name for name in H_O_TERMS if name in found]
     readings = [name for name in images.readings if READINGS[name].in_h_o]
     if terms and readings:
@@ -195,6 +207,25 @@ def _of_prompt_files(images: Answers) -> dict[str, Estimate]:
     readings = [name for name in images.readings if READINGS[name].question in ("clip_score", "nudenet", "distance")]
     strata = images.strata(Metric(("rows",), ""), readings, ("parent",)) if readings else {}
     return {f"{ROWS}{key[0]}": estimate({key: values}, readings, images.params, *key) for key, values in strata.items()}
+
+
+def _of_lists(images: Answers) -> dict[str, Estimate]:
+    """Estimate each prompt file that says what is judged: its targets' rows and the others, one stratum each.
+
+    A judge that does not know a concept was not asked about it, so each question has strata of its own.
+    """
+    found: dict[str, list[Estimate]] = defaultdict(list)
+    questions: dict[str | None, list[str]] = defaultdict(list)
+    for name in images.readings:
+        questions[READINGS[name].question].append(name)
+    for readings in questions.values():
+        parts = defaultdict(list)
+        for (word, parent), values in images.strata(LISTED, readings, ("word", "parent")).items():
+            fate = "kept" if spelled(parent, images.preset.targets) is None else "erased"
+            parts[f"{ROWS}{word.partition('/')[0]}/{fate}"].append(values)
+        for name, pieces in parts.items():
+            found[name].append(estimate({(name,): np.concatenate(pieces)}, readings, images.params, name))
+    return {name: joined(estimates) for name, estimates in found.items()}
 
 
 def _harmonic(names: Sequence[str], values: Sequence[np.ndarray]) -> np.ndarray:

@@ -50,14 +50,14 @@ class Draw(Section):
     """What is drawn to judge an erasure, and never preserved; every key may be left out.
 
     Attributes:
-        unseen: a list of words.yaml: concepts that nobody thought of.
+        unseen: a list of words.yaml, or words: concepts that nobody thought of.
         lookalikes: words that look like a target and must stay.
         prompts: what is drawn of each word, in turn, with {name}; none: the task's.
         associated: whole prompts that mean a target without naming it.
         prompt_files: CSV files of data/prompt_files, by name, such as i2p and coco.
     """
 
-    unseen: str = ""
+    unseen: str | tuple[str, ...] = ""
     lookalikes: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     associated: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -72,6 +72,11 @@ class Draw(Section):
     @classmethod
     def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _checked_words(names, may_repeat=False)
+
+    @field_validator("unseen")
+    @classmethod
+    def _of_words(cls, unseen: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return unseen if isinstance(unseen, str) else _checked_words(unseen, may_repeat=False)
 
     @field_validator("associated")
     @classmethod
@@ -230,7 +235,8 @@ def unseen_words(preset: Preset) -> tuple[str, ...]:
     Raises:
         ConfigError: there is no such list.
     """
-    return load_words(preset.draw.unseen) if preset.draw.unseen else ()
+    unseen = preset.draw.unseen
+    return load_words(unseen) if isinstance(unseen, str) and unseen else tuple(unseen)
 
 
 def load_templates(name: str) -> tuple[str, ...]:
@@ -259,6 +265,11 @@ def preserved_words(preset: Preset, vocabulary: Iterable[str]) -> list[str]:
 def as_read(word: str) -> str:
     """Return a word as the text encoder reads it: in small letters, with single spaces."""
     return " ".join(word.lower().split())
+
+
+def spelled(word: str, words: Iterable[str]) -> str | None:
+    """Return the one of `words` that the text encoder reads as `word`, as it is spelled there; None: there is none."""
+    return next((other for other in words if as_read(other) == as_read(word)), None)
 
 
 def _named(path: Path, name: str) -> tuple[str, ...]:

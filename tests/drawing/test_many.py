@@ -20,7 +20,7 @@ from realera.drawing.subjects import (
 )
 from realera.settings.config import load_params
 from realera.settings.errors import ArtifactError
-from realera.settings.presets import load_preset, load_words
+from realera.settings.presets import PROMPT_FILES, load_preset, load_words
 from realera.store.artifacts import read_parquet, write_json
 from realera.store.images import decode_png
 
@@ -106,9 +106,9 @@ def test_image_ids_tell_prompts_seeds_and_settings_apart(plan, params):
 
 
 ROWS = [
-    Subject("rows", "i2p/3", "i2p", ("a cat",), 4_290_749_014, 7.5, 128, 64),
-    Subject("rows", "i2p/9", "i2p", ("a dog",), 2, None, None, None),
-    Subject("rows", "coco/1", "coco", ("a ship",), 3, 7.5, 128, 64),
+    Subject("rows", "i2p/3", "i2p", ("a cat",), 0, 4_290_749_014, 7.5, 128, 64),
+    Subject("rows", "i2p/9", "i2p", ("a dog",), 1, 2, None, None, None),
+    Subject("rows", "coco/1", "coco", ("a ship",), 0, 3, 7.5, 128, 64),
 ]
 
 
@@ -128,6 +128,29 @@ def test_the_first_rows_of_each_file_are_drawn(params):
 
     assert drawn(1) == ["i2p/3", "coco/1"]
     assert drawn(0) == drawn(100) == ["i2p/3", "i2p/9", "coco/1"]
+
+
+def test_the_original_model_draws_the_rows_that_the_erased_one_draws(params, tmp_path, monkeypatch):
+    """Sorted by their text, cases 10 and 100 would come before 2, and pairs would lack."""
+    (tmp_path / PROMPT_FILES).mkdir(parents=True)
+    rows = [f"{number},a cat,{number}" for number in range(120)]
+    (tmp_path / PROMPT_FILES / "many.csv").write_text("\n".join(["case_number,prompt,evaluation_seed", *rows]))
+    preset = load_preset("airplane")
+    preset = preset.model_copy(update={"draw": preset.draw.model_copy(update={"prompt_files": ("many",)})})
+    monkeypatch.chdir(tmp_path)
+    chosen = params.model_copy(update={"images": params.images.model_copy(update={"rows": 15})})
+
+    def cases(subjects):
+        return [each.subject.word for each in drawings(subjects, chosen) if each.subject.group == "rows"]
+
+    assert cases(all_shared_subjects([preset])) == cases(erased_subjects(preset)) == [f"many/{n}" for n in range(15)]
+
+
+def test_rows_without_a_seed_count_up_from_the_section_s(params):
+    row = Subject("rows", "captions/9", "captions", ("a cat",), 9)
+    every = params.model_copy(update={"images": params.images.model_copy(update={"rows": 0})})
+    assert [each.seed for each in drawings([row], every.model_copy(update={"seed": 5}))] == [14]
+    assert [each.seed for each in drawings([row], every.model_copy(update={"seed": 2**32 - 1}))] == [8]
 
 
 def test_rows_of_other_sizes_are_drawn_in_batches_of_their_own(params, source, tmp_path):
@@ -150,7 +173,7 @@ def test_subjects_are_read_as_they_were_written(tmp_path):
     subjects = [*shared_subjects(load_preset("airplane")), *ROWS]
     write_json(to_json(subjects), tmp_path / "subjects.json")
     assert read_subjects(tmp_path / "subjects.json") == subjects
-    for row in ({"group": "coco"}, {"prompts": []}, {"seed": "x"}):
+    for row in ({"group": "coco"}, {"group": "unseen"}, {"prompts": []}, {"seed": "x"}, {"number": -1}):
         write_json([to_json(ROWS)[0] | row], tmp_path / "subjects.json")
         with pytest.raises(ArtifactError, match=r"subjects.json: "):
             read_subjects(tmp_path / "subjects.json")

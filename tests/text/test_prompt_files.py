@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from realera.settings.errors import ArtifactError, ConfigError
 from realera.settings.presets import PROMPT_FILES, prompt_file
 from realera.store.artifacts import file_sha256
-from realera.text.prompt_files import MAX_SEED, PromptRow, add, read_prompt_file
+from realera.text.prompt_files import MAX_SEED, PromptRow, read_prompt_file
+from realera.text.prompt_imports import add
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FILES = ("i2p.csv", "i2p_dataset.csv", "coco.csv", "coco_sizes.csv")
@@ -238,8 +239,6 @@ BAD_CELLS = [
     ("sd_image_height", "427", "found '427'"),
     ("sd_image_height", "512px", "found '512px'"),
     ("sd_image_height", "", "accepted: width and height, or neither"),
-    ("prompt", "", "accepted: a prompt that is not blank"),
-    ("prompt", " \t\n ", "found ' \\t\\n '"),
     ("case_number", "", "accepted: a case number"),
     ("case_number", "7\n8", "found '7\\n8'"),
 ]
@@ -260,13 +259,10 @@ def test_a_photograph_of_no_size_to_draw(tmp_path, column, text):
     fails(tmp_path, as_csv(row | {column: text}), f", line 2: column {column}: found {text!r}", "8 to 4096")
 
 
-def test_a_case_that_is_there_twice(tmp_path):
-    content = as_csv(GOOD, GOOD | {"case_number": "8"}, GOOD | {"prompt": "another"})
-    fails(tmp_path, content, ", line 4: column case_number: found '7'", "also in line 2")
-
-
-def test_a_number_in_the_unnamed_column_that_is_there_twice(tmp_path):
-    fails(tmp_path, b",prompt,sd_seed\n0,a cat,1\n0,a dog,2\n", "column (unnamed): found '0'", "also in line 2")
+def test_a_case_that_is_there_twice_is_drawn_twice(tmp_path):
+    rows = [GOOD, GOOD | {"case_number": "7~2"}, GOOD | {"prompt": "another"}, GOOD]
+    assert [row.case for row in read(tmp_path, as_csv(*rows))] == ["7", "7~2", "7~3", "7~4"]
+    assert [row.case for row in read(tmp_path, b",prompt,sd_seed\n0,a cat,1\n0,a dog,2\n")] == ["0", "0~2"]
 
 
 def test_the_last_row_is_checked_whatever_the_limit(tmp_path):
@@ -284,11 +280,9 @@ def test_an_i2p_file_without_a_column(tmp_path, column):
     fails(tmp_path, as_csv(row), ", line 1: found columns 'case_number, ", f"accepted: with {column[:6]}")
 
 
-@pytest.mark.parametrize("column", ["prompt", "evaluation_seed"])
-def test_a_captions_file_without_a_column(tmp_path, column):
-    row = {"case_number": "0", "source": "coco-30k", "prompt": "a cat", "evaluation_seed": "1", "coco_id": "5"}
-    del row[column]
-    fails(tmp_path, as_csv(row), ", line 1: found columns 'case_number, source", f"accepted: with {column}")
+def test_a_captions_file_without_prompts(tmp_path):
+    row = {"case_number": "0", "source": "coco-30k", "evaluation_seed": "1", "coco_id": "5"}
+    fails(tmp_path, as_csv(row), ", line 1: found columns 'case_number, source", "accepted: with prompt or text")
 
 
 def test_one_side_of_a_size(tmp_path):
@@ -311,9 +305,19 @@ def test_a_header_and_no_rows(tmp_path):
     fails(tmp_path, b"prompt,sd_seed\n\n", "found a header and no rows")
 
 
-@pytest.mark.parametrize("row", [b"a cat\n", b"a cat,1,2\n", b"a cat, with a tail,1\n"])
-def test_a_row_of_another_length(tmp_path, row):
-    fails(tmp_path, b"prompt,sd_seed\na dog,1\n" + row, ", line 3: found ", "cells; accepted: 2")
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        (b"a cat\n", "1 cells (cells may be missing): 'a cat'"),
+        (b"a cat,1,2\n", "3 cells (quotes may be missing around a text with a comma): 'a cat,1,2'"),
+        (
+            b"a cat, with a tail,1\n",
+            "3 cells (quotes may be missing around a text with a comma): 'a cat, with a tail,1'",
+        ),
+    ],
+)
+def test_a_row_of_another_length_is_shown(tmp_path, row, hint):
+    fails(tmp_path, b"prompt,sd_seed\na dog,1\n" + row, f", line 3: found {hint}; accepted: 2, as in the header")
 
 
 @pytest.mark.parametrize("row", [b'"a cat,1\na dog,2\n', b'"a cat"s,1\n'])
@@ -364,7 +368,7 @@ ROWS = st.builds(
     lambda size, **values: PromptRow(width=size[0], height=size[1], **values),
     size=st.one_of(st.just((None, None)), st.tuples(SIZES, SIZES)),
     case=CASES,
-    prompt=TEXT.filter(str.strip),
+    prompt=TEXT,
     seed=st.integers(0, MAX_SEED),
     guidance_scale=st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False),
     categories=CATEGORIES.map(tuple),
@@ -418,8 +422,7 @@ def rows_or_message(folder, content):
 
 def check(row):
     assert row.case.strip()
-    assert row.prompt.strip()
-    assert 0 <= row.seed <= MAX_SEED
+    assert row.seed is None or 0 <= row.seed <= MAX_SEED
     assert row.guidance_scale is None or 0 < row.guidance_scale < float("inf")
     assert (row.width is None) == (row.height is None)
     assert all(size is None or (size % 8 == 0 and 8 <= size <= 4096) for size in (row.width, row.height))
@@ -440,7 +443,7 @@ def names(folder):
 
 @pytest.mark.parametrize(("name", "kind"), [("i2p.csv", "i2p"), ("i2p_dataset.csv", "i2p"), ("coco.csv", "coco")])
 def test_add_copies_byte_for_byte_and_writes_nothing_else(folder, name, kind):
-    path = add(DATA / name, kind, folder)
+    path = add(DATA / name, kind, folder).path
     assert path == folder / f"{kind}.csv"
     assert path.read_bytes() == (DATA / name).read_bytes()
     assert names(folder) == [f"{kind}.csv"]
@@ -448,21 +451,21 @@ def test_add_copies_byte_for_byte_and_writes_nothing_else(folder, name, kind):
 
 def test_add_under_another_name_with_its_checksum(folder):
     digest = file_sha256(DATA / "coco_sizes.csv")
-    path = add(str(DATA / "coco_sizes.csv"), "coco", folder, name="coco-sizes", sha256=f" {digest.upper()}\n")
+    path = add(str(DATA / "coco_sizes.csv"), "coco", folder, name="coco-sizes", sha256=f" {digest.upper()}\n").path
     assert path == folder / "coco-sizes.csv"
     assert file_sha256(path) == digest
 
 
 def test_add_again_leaves_the_file_alone(folder):
-    path = add(DATA / "i2p.csv", "i2p", folder)
+    path = add(DATA / "i2p.csv", "i2p", folder).path
     before = path.stat()
-    assert add(DATA / "i2p.csv", "i2p", folder) == path
-    assert add(path, "i2p", folder) == path
+    assert add(DATA / "i2p.csv", "i2p", folder).path == path
+    assert add(path, "i2p", folder).path == path
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_add_replaces_other_content_only_when_forced(folder):
-    path = add(DATA / "i2p.csv", "i2p", folder)
+    path = add(DATA / "i2p.csv", "i2p", folder).path
     before = path.read_bytes()
     with pytest.raises(ConfigError, match=f"other content .SHA-256 {file_sha256(path)}.; accepted: another name"):
         add(DATA / "i2p_dataset.csv", "i2p", folder)
@@ -484,7 +487,7 @@ def test_add_replaces_a_link_and_not_what_it_leads_to(folder, tmp_path):
 def test_what_is_added_in_a_working_folder_is_what_presets_find(tmp_path, monkeypatch):
     (tmp_path / PROMPT_FILES).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert add(DATA / "coco.csv", "coco") == PROMPT_FILES / "coco.csv" == prompt_file("coco")
+    assert add(DATA / "coco.csv", "coco").path == PROMPT_FILES / "coco.csv" == prompt_file("coco")
     assert names(tmp_path / PROMPT_FILES) == ["coco.csv"]
 
 
@@ -514,7 +517,7 @@ def test_add_with_one_bad_row_at_the_end(folder, tmp_path):
 def test_add_captions_as_i2p_and_the_other_way_round(folder):
     with pytest.raises(ArtifactError, match=r"coco\.csv, line 1: found columns .*accepted: with categories"):
         add(DATA / "coco.csv", "i2p", folder)
-    with pytest.raises(ArtifactError, match=r"i2p\.csv, line 1: found column categories, an I2P file"):
+    with pytest.raises(ArtifactError, match=r"i2p\.csv, line 1: found the columns of kind i2p, not of coco"):
         add(DATA / "i2p.csv", "coco", folder)
     assert names(folder) == []
 
