@@ -13,6 +13,7 @@ from realera.settings.presets import load_preset
 from realera.store.artifacts import write_parquet
 from realera.store.paths import BASE_IMAGES, SUBJECTS, method_place, place
 from realera.store.scratch import fingerprint, scratch
+from realera.text.checks import check_preset
 
 
 class What(StrEnum):
@@ -41,6 +42,7 @@ def _job(what: What, concept: str, method: str) -> tuple[list[Subject], Path, So
         return read_subjects(SUBJECTS), BASE_IMAGES, Source(model)
     preset = load_preset(concept)
     if what is What.originals:
+        check_preset(concept, preset, load_params())
         return own_subjects(preset), place(concept).originals, Source(model)
     own = method_place(concept, method)
     return erased_subjects(preset), own.images, Source(model, own.erasure)

@@ -10,12 +10,14 @@ from realera.settings.config import load_params
 from realera.settings.presets import load_preset
 from realera.store.artifacts import write_safetensors
 from realera.store.paths import place
+from realera.text.checks import check_preset
 
 
 def main(concept: str) -> None:
     """Write artifacts/<concept>/anchor_latents.safetensors: latents [num_pairs * num_images, 4, h, w]."""
     with stage_errors():
         params, preset = load_params(), load_preset(concept)
+        check_preset(concept, preset, params)
         pipe = open_pipeline(**params.model.model_dump())
         use_scheduler(pipe, params.generate.scheduler)
         anchors = [anchor for _, anchor in preset.pairs()]

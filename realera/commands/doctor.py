@@ -9,14 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from realera import __version__
 from realera.families.registry import MODEL_INDEX, family_of
 from realera.settings import project
 from realera.settings.config import Params, load_params
 from realera.settings.errors import ModelError, RealEraError, first_line
-from realera.store.checkpoints import safetensors_header
+from realera.store.checkpoints import load, safetensors_header
 from realera.store.scratch import scratch_root
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 EMBEDDED = ("data/models/tiny-sd", "data/models/tiny-clip", "data/models/tiny-style")
 _LEAST_FREE_BYTES = 1 << 30
@@ -127,13 +131,30 @@ def _models(path: Path) -> Iterator[Finding]:
 
 def _concepts(params: Params) -> Iterator[Finding]:
     from realera.settings.presets import load_preset
+    from realera.text.checks import problems
 
+    tokenizer = _tokenizer(params.model.id)
     for name in params.concepts:
         try:
             preset = load_preset(name)
-            yield Finding(f"concept {name}", ", ".join(f"{target} -> {anchor}" for target, anchor in preset.pairs()))
         except RealEraError as error:
             yield Finding(f"concept {name}", first_line(error), is_bad=True)
+            continue
+        found = list(problems(preset, params, tokenizer))
+        yield from (Finding(f"concept {name}", problem, is_bad=True) for problem in found)
+        if not found:
+            yield Finding(f"concept {name}", ", ".join(f"{target} -> {anchor}" for target, anchor in preset.pairs()))
+
+
+def _tokenizer(model: str) -> "CLIPTokenizer | None":
+    """Return the tokenizer of a model that is a folder; of others that waits until they are opened."""
+    place = project.find(Path(model) / "tokenizer")
+    if place is None:
+        return None
+    from transformers import CLIPTokenizer
+
+    tokenizer: CLIPTokenizer = load(CLIPTokenizer.from_pretrained, str(place), {})
+    return tokenizer
 
 
 def _index_of(id: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from realera.settings.errors import ArtifactError, ConfigError
-from realera.settings.presets import Preset, spelled
+from realera.settings.presets import Preset, distinct, spelled
 
 CHOICES = {
     "erase": ("classes", "anchor"),
@@ -29,7 +29,7 @@ def choice_labels(preset: Preset, classes: Sequence[str], unseen: Sequence[str])
     Raises:
         ConfigError: there is nothing to choose beside the targets.
     """
-    if not set(classes) - set(preset.targets):
+    if all(spelled(word, preset.targets) for word in classes):
         raise ConfigError(f"classes: found {list(classes)}; accepted: a list with words beside the targets")
     lists = {
         "classes": (*classes, *preset.targets),
@@ -37,7 +37,7 @@ def choice_labels(preset: Preset, classes: Sequence[str], unseen: Sequence[str])
         "lookalikes": (*preset.draw.lookalikes, *classes, *preset.targets),
         "anchor": (*classes, *preset.targets, *preset.anchors),
     }
-    return {metric: tuple(dict.fromkeys(words)) for metric, words in lists.items()}
+    return {metric: tuple(distinct(words)) for metric, words in lists.items()}
 
 
 def choices_of(

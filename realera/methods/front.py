@@ -26,7 +26,7 @@ from realera.methods.seam import Task, check_method, find_method
 from realera.runtime.devices import DTYPES, resolve_device
 from realera.settings.config import ModelParams, Params
 from realera.settings.errors import ConfigError, ModelError
-from realera.settings.presets import EVERYDAY, VOCABULARY, Preset, as_read, preserved_words
+from realera.settings.presets import EVERYDAY, VOCABULARY, Preset, as_read, distinct, preserved_words
 from realera.settings.recipes import merged, read_recipe
 from realera.settings.yaml_file import validate
 from realera.store.scratch import fingerprint, scratch
@@ -176,7 +176,7 @@ def make_preset(
         "task": task,
         "targets": targets,
         "anchors": anchors,
-        "synonyms": {targets[0]: list(dict.fromkeys(_words(synonyms)))} if synonyms and targets else {},
+        "synonyms": {targets[0]: distinct(_words(synonyms))} if synonyms and targets else {},
         "classes": "",
         "preserve": {"lists": lists, "words": _words(preserve or ()), "texts": [""]},
         "templates": _TEMPLATES[task],
@@ -202,7 +202,7 @@ def _check_words(targets: Sequence[str], anchors: Sequence[str]) -> None:
         raise ConfigError(f"anchor: found {len(anchors)}; accepted: one, or one for each of the {len(targets)} targets")
     if both := [anchor for anchor in anchors if as_read(anchor) in map(as_read, targets)]:
         raise ConfigError(f"anchor: found {both[0]!r}, which is a target; accepted: another word")
-    if len(set(map(as_read, targets))) < len(targets):
+    if len(distinct(targets)) < len(targets):
         raise ConfigError(f"target: found {list(targets)}; accepted: each once")
 
 

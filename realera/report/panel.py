@@ -16,6 +16,7 @@ from realera.scores.readings import shown as shown_figure
 from realera.scores.summary import MODELS, ROWS
 from realera.settings.config import Params
 from realera.settings.presets import Preset
+from realera.text.prompt_table import NotErased
 
 _NEAREST = 6
 _KINDS = (
@@ -276,6 +277,7 @@ def _geometry(chain: Chain, params: Params, points: Sequence[Point]) -> dict[str
         "chart": geometry_chart(points, params.sampler),
         "near": nearest_preserved(points, _NEAREST),
         "mined": [_mined(kind, chain.mining[kind]) for kind in ("neighbor", "beyond") if chain.mining[kind]],
+        "not_erased": [NotErased(**each).sentence() for each in chain.mining.get("not_erased", ())],
     }
 
 

@@ -157,6 +157,15 @@ class Kind(_Part):
     cosine: Range
 
 
+class NotErased(_Part):
+    """Tokens of a target's name that stay, see `realera.text.prompt_table.NotErased`."""
+
+    target: str
+    num_prompts: NonNegativeInt
+    num_tokens: NonNegativeInt
+    preserved: list[str]
+
+
 class Mining(_Part):
     """mining.json, see `realera.methods.realera.perturb.Summary`."""
 
@@ -165,6 +174,7 @@ class Mining(_Part):
     token_norm: Annotated[list[Number], Field(min_length=3, max_length=3)] = [0.0, 0.0, 0.0]
     source: str = "noise"
     phrases: list[str] = []
+    not_erased: list[NotErased] = []
 
 
 CONTENTS: Mapping[str, type[BaseModel]] = {"scores.json": Scores, "solve.json": Solve, "mining.json": Mining}

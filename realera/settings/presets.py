@@ -5,6 +5,7 @@ share, in data/prompts.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -142,15 +143,17 @@ class Preset(Section):
     def _consistent(self) -> Self:
         if len(self.anchors) not in (1, len(self.targets)):
             raise ValueError(f"one anchor, or one for each of the {len(self.targets)} targets")
-        if len(set(self.targets)) < len(self.targets):
-            raise ValueError("targets without repeats")
-        if both := set(self.targets) & set(self.anchors):
-            raise ValueError(f"anchors that are not targets themselves, found {sorted(both)}")
+        if len(distinct(self.targets)) < len(self.targets):
+            raise ValueError(f"targets without repeats, found {_first_repeated(self.targets)!r} again")
+        if both := _common(self.anchors, self.targets):
+            raise ValueError(f"anchors that are not targets themselves, found {both}")
+        if both := _common(self.all_synonyms(), self.targets):
+            raise ValueError(f"synonyms that are not targets themselves, found {both}")
         for key, found in (("synonyms", self.synonyms), ("associated prompts", self.draw.associated)):
             if strange := set(found) - set(self.targets):
                 raise ValueError(f"{key} of the targets {list(self.targets)}, found some of {sorted(strange)}")
-        if both := set(self.draw.lookalikes) & {*self.targets, *self.all_synonyms()}:
-            raise ValueError(f"lookalikes that are no targets or synonyms, found {sorted(both)}")
+        if both := _common(self.draw.lookalikes, (*self.targets, *self.all_synonyms())):
+            raise ValueError(f"lookalikes that are no targets or synonyms, found {both}")
         return self
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -253,18 +256,23 @@ def preserved_words(preset: Preset, vocabulary: Iterable[str]) -> list[str]:
 
     Never among them: the targets, their synonyms (kept for judging, they must fade with the
     target), the lookalikes and the unseen words (kept for judging, nothing may be done for them).
-    However they are spelled: to the text encoder Airplane is airplane.
+    However they are spelled: to the text encoder Airplane is airplane. Of several spellings the first stays.
     """
     named = (*preset.targets, *preset.all_synonyms(), *preset.draw.lookalikes, *unseen_words(preset))
     left_out = {as_read(word) for word in named}
     words = [word for name in preset.preserve.lists for word in load_words(name, vocabulary)]
     words += preset.preserve.words
-    return [word for word in dict.fromkeys(words) if as_read(word) not in left_out]
+    return [word for word in distinct(words) if as_read(word) not in left_out]
 
 
 def as_read(word: str) -> str:
-    """Return a word as the text encoder reads it: in small letters, with single spaces."""
-    return " ".join(word.lower().split())
+    """Return a word as CLIP's tokenizer reads it: composed letters, small, with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", word).lower().split())
+
+
+def distinct(words: Iterable[str]) -> list[str]:
+    """Return words without those that the text encoder reads as one before."""
+    return list({as_read(word): word for word in reversed(list(words))}.values())[::-1]
 
 
 def spelled(word: str, words: Iterable[str]) -> str | None:
@@ -283,7 +291,7 @@ def _named(path: Path, name: str) -> tuple[str, ...]:
 def _checked_words(words: tuple[str, ...], where: str = "", may_repeat: bool = True) -> tuple[str, ...]:
     if any(not word.strip() for word in words):
         raise ValueError(f"{where}words that are not blank")
-    if not may_repeat and len(set(words)) < len(words):
+    if not may_repeat and len(distinct(words)) < len(words):
         raise ValueError(f"{where}words without repeats, found {_first_repeated(words)!r} again")
     return words
 
@@ -295,7 +303,13 @@ def _checked_lists(lists: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ..
 
 
 def _first_repeated(words: tuple[str, ...]) -> str:
-    return next(word for index, word in enumerate(words) if word in words[:index])
+    return next(word for index, word in enumerate(words) if spelled(word, words[:index]) is not None)
+
+
+def _common(words: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return those of `words` that the text encoder reads as one of the others."""
+    read = set(map(as_read, others))
+    return sorted(word for word in words if as_read(word) in read)
 
 
 TASKS: Mapping[str, Mapping[str, Any]] = {

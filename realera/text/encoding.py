@@ -34,6 +34,9 @@ def encode_preset(preset: Preset, params: EncodeParams, pipe: "StableDiffusionPi
             stacklevel=2,
         )
     built = prompts.build(preset, concepts, params.num_templates, params.num_preserve_templates)
+    built += prompts.with_shared_beginnings(
+        preset, concepts, pipe.tokenizer, params.num_templates, params.num_preserve_templates
+    )
     texts = [prompt.text for prompt in built]
     tokens = [prompts.locate(prompt, pipe.tokenizer) for prompt in built]
     weight = pipe.text_encoder.get_input_embeddings().weight

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,36 @@ SCHEMA = pa.schema(
 """All columns but the embedding, whose size is the model's."""
 
 
+_SHOWN = 3
+
+SAME = 1e-4
+"""Distance, in a vector's own length, up to which two are the same: one text's rounding differs between batches."""
+
+
+class NotErased(NamedTuple):
+    """Tokens of a target's name that stay as they are, see `PromptTable.shared`.
+
+    Attributes:
+        target: its name.
+        num_prompts: of its prompts that have such tokens.
+        num_tokens: of all of them together.
+        preserved: prompts that have the same vectors, the first few.
+    """
+
+    target: str
+    num_prompts: int
+    num_tokens: int
+    preserved: list[str]
+
+    def sentence(self) -> str:
+        """Return it for a reader."""
+        texts = ", ".join(repr(text) for text in self.preserved)
+        return (
+            f"{self.target!r}: in {self.num_prompts} of its prompts the name has vectors that preserved prompts "
+            f"have, too ({texts}); these {self.num_tokens} tokens are not erased, only what follows them"
+        )
+
+
 @dataclass(frozen=True)
 class PromptTable:
     """Prompts with their tokens and embeddings [num_prompts, T, d], float32."""
@@ -50,18 +81,54 @@ class PromptTable:
         return self.embeddings.shape[2]
 
     def pairs(self, span: str) -> list[Pair]:
-        """Return each target's prompt with its anchor's, and the tokens that `span` names."""
+        """Return each target's prompt with its anchor's, and the tokens that `span` names but for those in `shared`.
+
+        Where nothing else is left, the name's last token is: something must be erased.
+        """
         anchors = {prompt.pair_id: i for i, prompt in enumerate(self.prompts) if prompt.role == "anchor"}
         targets = [(i, prompt.pair_id) for i, prompt in enumerate(self.prompts) if prompt.role == "target"]
-        return [
-            Pair(i, anchors[pair], aligned(self.tokens[i], self.tokens[anchors[pair]], span, self.length))
-            for i, pair in targets
-        ]
+        return [Pair(i, anchors[pair], self._erased(i, anchors[pair], span)) for i, pair in targets]
+
+    def _erased(self, target: int, anchor: int, span: str) -> list[tuple[int, int]]:
+        named = aligned(self.tokens[target], self.tokens[anchor], span, self.length)
+        left = [(own, other) for own, other in named if (target, own) not in self.shared]
+        return left or [(own, other) for own, other in named if own == self.tokens[target].last]
+
+    @cached_property
+    def shared(self) -> dict[tuple[int, int], int]:
+        """The tokens of the targets' names whose vector a preserved prompt has, too.
+
+        {(target's prompt, token): a preserved prompt}. A causal text encoder gives "fire" the same vector in "a photo
+        of the fire" and in "a photo of the fire engine": to erase it here and to keep it there is a contradiction.
+        What follows the name, up to the last padding token, has read the whole name and tells the two apart.
+        """
+        kept = self._preserved()
+        found = {}
+        for i, prompt in enumerate(self.prompts):
+            names = range(self.tokens[i].first, self.tokens[i].last + 1) if prompt.role == "target" and kept else ()
+            for token in names:
+                own = self.embeddings[i, token]
+                distance = (self.embeddings[kept, token] - own).norm(dim=-1)
+                nearest = int(distance.argmin())
+                if distance[nearest] <= SAME * own.norm():
+                    found[i, token] = kept[nearest]
+        return found
+
+    def not_erased(self) -> list[NotErased]:
+        """Return, for each target that has such tokens, what of its name is in `shared`."""
+        found = []
+        for target in dict.fromkeys(self.prompts[prompt].target for prompt, _ in self.shared):
+            own = {place: kept for place, kept in self.shared.items() if self.prompts[place[0]].target == target}
+            texts = list(dict.fromkeys(self.prompts[kept].text for kept in own.values()))
+            found.append(NotErased(target, len({prompt for prompt, _ in own}), len(own), texts[:_SHOWN]))
+        return found
 
     def preserved(self) -> "torch.Tensor":
         """Return every token of every preserved prompt, with BOS and padding: [num, d]."""
-        rows = [i for i, prompt in enumerate(self.prompts) if prompt.role == "preserve"]
-        return self.embeddings[rows].reshape(-1, self.width)
+        return self.embeddings[self._preserved()].reshape(-1, self.width)
+
+    def _preserved(self) -> list[int]:
+        return [i for i, prompt in enumerate(self.prompts) if prompt.role == "preserve"]
 
     def write(self, path: Path) -> None:
         """Write prompts.parquet."""

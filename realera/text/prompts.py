@@ -92,6 +92,32 @@ def build(preset: Preset, vocabulary: Sequence[str], num_templates: int, num_pre
     return prompts + [Prompt(text, 0, len(text), "preserve") for text in preset.preserve.texts]
 
 
+def with_shared_beginnings(
+    preset: Preset,
+    vocabulary: Sequence[str],
+    tokenizer: "CLIPTokenizer",
+    num_templates: int,
+    num_preserve_templates: int,
+) -> list[Prompt]:
+    """Return further prompts to preserve: names that begin with a target's first token, in its other templates.
+
+    "Fire" is preserved beside the target "fire engine". Both begin alike in each of the target's templates, and only
+    where both are encoded it can be seen that their first tokens have one vector (`PromptTable.shared`).
+    """
+    beginnings = {first for target in preset.targets for first in _ids(target, tokenizer)[:1]}
+    if not beginnings or num_templates <= num_preserve_templates:
+        return []
+    words = [word for word in preserved_words(preset, vocabulary) if beginnings & {*_ids(word, tokenizer)[:1]}]
+    templates = load_templates(preset.templates)[num_preserve_templates:num_templates]
+    return [Prompt(*fill(template, word), "preserve") for word in words for template in templates]
+
+
+def _ids(name: str, tokenizer: "CLIPTokenizer") -> list[int]:
+    """Return the ids of a name's tokens."""
+    ids: list[int] = tokenizer(name, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 def locate(prompt: Prompt, tokenizer: "CLIPTokenizer") -> Tokens:
     """Find the tokens of a prompt's name.
 

@@ -14,7 +14,13 @@ from tests.kit import other_families
 def workspace(tmp_path, repository, monkeypatch):
     """A project folder of its own, so that tests can break it."""
     folder = tmp_path / "project"
-    for name in ("data/models/tiny-sd", "data/models/tiny-clip", "data/models/tiny-style", "data/concepts"):
+    for name in (
+        "data/models/tiny-sd",
+        "data/models/tiny-clip",
+        "data/models/tiny-style",
+        "data/concepts",
+        "data/prompts",
+    ):
         shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("sheets"))
     shutil.copyfile(repository / "params.yaml", folder / "params.yaml")
     (folder / "dvc.yaml").touch()

@@ -164,7 +164,9 @@ def text_neighbors(table: PromptTable, pair: Pair, phrases: Encoded, span: str) 
     """
     parts = []
     for index, (tokens, other) in enumerate(zip(*phrases, strict=True)):
-        own, meets = np.array(aligned(table.tokens[pair.target_id], tokens, span, table.length)).T
+        changed = {own for own, _ in pair.tokens}
+        both = aligned(table.tokens[pair.target_id], tokens, span, table.length)
+        own, meets = np.array([each for each in both if each[0] in changed]).T
         source = table.embeddings[pair.target_id, own]
         eta = other[meets] - source
         num = len(own)

@@ -13,7 +13,7 @@ from realera.methods.realera.samples import SampleTable, join
 from realera.runtime.console import quiet_libraries
 from realera.settings.config import Params
 from realera.settings.errors import ConfigError
-from realera.settings.presets import Preset, load_templates, load_words, unseen_words
+from realera.settings.presets import Preset, as_read, distinct, load_templates, load_words, unseen_words
 from realera.text.prompt_table import PromptTable
 from realera.text.prompts import Prompt, embed, fill, locate
 from realera.text.vocabulary import read_vocabulary
@@ -43,8 +43,8 @@ def candidates(preset: Preset, vocabulary: Sequence[str]) -> list[str]:
         ConfigError: none is left.
     """
     judged = {*preset.all_synonyms(), *preset.draw.lookalikes, *load_words(preset.classes), *unseen_words(preset)}
-    left_out = judged | {*preset.targets, *preset.anchors}
-    found = [word for word in dict.fromkeys(preset.neighbors or vocabulary) if word not in left_out]
+    left_out = {as_read(word) for word in (*judged, *preset.targets, *preset.anchors)}
+    found = [word for word in distinct(preset.neighbors or vocabulary) if as_read(word) not in left_out]
     if not found:
         raise ConfigError(
             "sampler.source: found text, but there are no phrases; accepted: noise, or a preset with `neighbors` "

@@ -1,5 +1,6 @@
 """Mine: from prompts.parquet to samples.parquet, moments.parquet, mining.json and the sums of both."""
 
+import warnings
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -32,11 +33,14 @@ def mine(place: Place, preset: Preset, params: Params) -> None:
         ArtifactError: the prompts are missing or corrupt.
     """
     own, table = place.of(REALERA), PromptTable.read(place.prompts)
+    for each in table.not_erased():
+        warnings.warn(each.sentence(), stacklevel=2)
     summary, phrases = Summary(table), list[str]()
     write_blocks(_blocks(table, preset, params, summary, phrases), own.samples)
     expected = expect(table, params.sampler)
     write_parquet(_moments(table, params.sampler, expected, summary), own.moments)
-    write_json(summary.report(params.sampler.source) | {"phrases": phrases}, own.mining)
+    more = {"phrases": phrases, "not_erased": [each._asdict() for each in table.not_erased()]}
+    write_json(summary.report(params.sampler.source) | more, own.mining)
     write_sums(target_sums(table, params.sampler, expected, lambda: read_blocks(own.samples)), own.sums)
 
 

@@ -26,7 +26,7 @@ from realera.methods.realera.sums import TargetSums, no_grams, read_verified
 from realera.methods.seam import description
 from realera.settings.config import Params
 from realera.settings.errors import ArtifactError, ConfigError
-from realera.settings.presets import Preset, as_read
+from realera.settings.presets import Preset, as_read, spelled
 from realera.settings.yaml_file import explain
 from realera.store.artifacts import atomic_path, read_json, read_safetensors, write_json, write_safetensors
 from realera.store.paths import REALERA, Place
@@ -144,7 +144,8 @@ class Together:
             ConfigError: it is not in, or nothing would be left.
             ArtifactError: its sums are missing, or are no longer those that were added.
         """
-        gone = [name] if name in self.targets else [key for key, each in self.targets.items() if each.preset == name]
+        known = spelled(name, self.targets)
+        gone = [known] if known else [key for key, each in self.targets.items() if each.preset == name]
         if not gone or len(gone) == len(self.targets):
             others = ", ".join(sorted(self.targets))
             problem = "which is not in" if not gone else "after which no target would be left"
