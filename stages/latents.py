@@ -3,7 +3,6 @@
 import typer
 
 from realera.drawing.latents import anchor_latents
-from realera.families.schedulers import use_scheduler
 from realera.families.stable_diffusion import open_pipeline
 from realera.runtime.console import stage_errors
 from realera.settings.config import load_params
@@ -18,8 +17,7 @@ def main(concept: str) -> None:
     with stage_errors():
         params, preset = load_params(), load_preset(concept)
         check_preset(concept, preset, params)
-        pipe = open_pipeline(**params.model.model_dump())
-        use_scheduler(pipe, params.generate.scheduler)
+        pipe = open_pipeline(**params.model.model_dump(), scheduler=params.generate.scheduler)
         anchors = [anchor for _, anchor in preset.pairs()]
         latents = anchor_latents(pipe, anchors, preset.draw.prompts, params.latents, params.generate)
         write_safetensors({"latents": latents}, place(concept).latents)

@@ -37,7 +37,9 @@ def work(concept: str, params: Params) -> None:
     key = fingerprint(settings, [files.prompts, own.samples, own.kv_patch, files.latents])
     with launch.shared_scratch("train", key, params.model.device) as folder:
         num_targets = len(load_preset(concept).targets)
-        pipe, log = align(files, params, num_targets, partial(open_pipeline, **params.model.model_dump()), folder)
+        pipe, log = align(
+            files, params, num_targets, partial(open_pipeline, **params.model.model_dump(), scheduler=None), folder
+        )
         if launch.is_main():
             save_training(files, pipe, log, params)
 

@@ -1,6 +1,7 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` answers at once."""
 
 import sys
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +29,7 @@ app.add_typer(data, name="data")
 
 Prompt = Annotated[str, typer.Argument(help="What to draw, for instance 'a photo of a cat'.")]
 MethodOption = Annotated[str | None, typer.Option("--method", help="By which it was erased; else the first of params.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the first image.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the first image.")]
 Num = Annotated[int, typer.Option(min=1, help="Images, with seeds one after the other, in a grid.")]
 Out = Annotated[Path, typer.Option(help="The PNG to write.")]
 ModelId = Annotated[str | None, typer.Option(help="Folder, hub id or .safetensors file.")]
@@ -104,8 +105,9 @@ def draw(
         )
         if erasure is not None and concept is not None:
             raise RealEraError("--erasure: found --concept, too; accepted: one of them")
+        seeds = _seeds(seed, num)
         pipe = _open(given, concept, method, erasure)
-        images = _draw(pipe, prompt, range(seed, seed + num), given)
+        images = _draw(pipe, prompt, seeds, given)
         _save_grid(images, min(num, 8), out)
         typer.echo(out)
 
@@ -128,13 +130,15 @@ def compare(
         _check_suffix(out)
         drawing = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
         given = _with_options(_load_params(params), {"device": device}, drawing)
+        seeds = _seeds(seed, num)
         files = _find(given, concept, method)
         from realera.erasures.apply import apply_erasure
 
-        pipe, seeds = _open(given), range(seed, seed + num)
+        pipe = _open(given)
         images = _draw(pipe, prompt, seeds, given)
         apply_erasure(pipe, files.folder)
-        images += _draw(pipe, prompt, seeds, given)
+        with warnings.catch_warnings(action="ignore"):  # what there is to say of the prompt has been said
+            images += _draw(pipe, prompt, seeds, given)
         _save_grid(images, num, out)
         typer.echo(out)
 
@@ -344,10 +348,26 @@ def _open(
     return Source(params.model, folder).open(params.generate.scheduler, params.generate)
 
 
+def _seeds(first: int, number: int) -> range:
+    """Return the images' seeds.
+
+    Raises:
+        RealEraError: they pass the greatest one, after which noise repeats.
+    """
+    from realera.text.prompt_files import MAX_SEED
+
+    if first + number - 1 > MAX_SEED:
+        raise RealEraError(f"--seed: found {first} for {number} images; accepted: up to {MAX_SEED} for the last one")
+    return range(first, first + number)
+
+
 def _draw(pipe: "StableDiffusionPipeline", prompt: str, seeds: range, params: "Params") -> list["Image.Image"]:
     from realera.drawing import batch
+    from realera.text.prompts import unread
 
     options = params.generate.model_dump(include={"num_inference_steps", "guidance_scale", "batch_size"})
+    if lost := unread(prompt, pipe.tokenizer):
+        warnings.warn(f"the model reads {pipe.tokenizer.model_max_length} tokens; lost: {lost!r}", stacklevel=2)
     progress = len(seeds) > 1 and sys.stderr.isatty()
     return list(batch.draw(pipe, [prompt] * len(seeds), seeds, progress=progress, **options))
 

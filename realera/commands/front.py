@@ -50,7 +50,9 @@ def erase_model(
 
     quiet_libraries()
     start = time.monotonic()
-    opened = partial(open_pipeline, **{name: value for name, value in model.items() if value is not None})
+    opened = partial(
+        open_pipeline, **{name: value for name, value in model.items() if value is not None}, scheduler=None
+    )
     pipe = opened()
     request = ask(pipe, list(targets), list(anchors), preserve, **options)
     given = {name: value or ("auto" if name in ("dtype", "device") else None) for name, value in model.items()}

@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from realera.drawing.faster import faster
+from realera.text.prompt_files import MAX_SEED
 from realera.text.vocabulary import warn_unknown_words
 
 
@@ -31,7 +32,7 @@ def draw(
     Args:
         pipe: from `realera.families.stable_diffusion.open_pipeline` or diffusers.
         prompts: one text an image; words that the model does not know raise a warning.
-        seeds: one seed an image, 0 or more.
+        seeds: one seed an image, 0 to MAX_SEED.
         num_inference_steps: denoising steps.
         guidance_scale: classifier-free guidance; 1 is none.
         batch_size: images at once.
@@ -43,6 +44,8 @@ def draw(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"found {len(prompts)} prompts and {len(seeds)} seeds; one each is needed")
+    if seeds and not 0 <= min(seeds) <= max(seeds) <= MAX_SEED:
+        raise ValueError(f"found seeds {min(seeds)} to {max(seeds)}; accepted: 0 to {MAX_SEED}")
     if min(batch_size, num_inference_steps) < 1:
         raise ValueError("batch_size and num_inference_steps must be 1 or more")
     _warn(pipe, prompts)

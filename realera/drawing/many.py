@@ -25,7 +25,6 @@ from realera.drawing.memory import save_memory
 from realera.drawing.precision import check_precision, draw_in
 from realera.drawing.subjects import Drawing
 from realera.erasures.apply import apply_erasure
-from realera.families.schedulers import use_scheduler
 from realera.families.stable_diffusion import open_pipeline
 from realera.runtime import devices
 from realera.runtime.launch import problems_sent
@@ -60,7 +59,7 @@ class Source:
         """Open the pipeline.
 
         Args:
-            scheduler: see `realera.families.stable_diffusion.use_scheduler`.
+            scheduler: see `realera.families.schedulers.use_scheduler`.
             memory: whose switches save memory, and in which precision it draws; None: as the model is.
             device: instead of the model's.
 
@@ -76,8 +75,7 @@ class Source:
             where |= {"device": "cpu", "dtype": dtype}
         if memory is not None:
             check_precision(memory.dtype, memory.offload, target)
-        pipe = open_pipeline(**where)
-        use_scheduler(pipe, scheduler)
+        pipe = open_pipeline(**where, scheduler=scheduler)
         if self.erasure is not None:
             apply_erasure(pipe, self.erasure)
         if memory is not None:

@@ -1,6 +1,7 @@
 """The model card of an export: what was erased from what, how, and how well."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def write_card(erasure: Finished, format: str, options: Options, folder: Path) -
     """Write README.md into an export's folder."""
     parts = [
         _front_matter(erasure),
-        f"# {', '.join(erasure.preset.targets)} erased from {_model_name(erasure)}",
+        f"# {_plain(', '.join(erasure.preset.targets))} erased from {_plain(_model_name(erasure))}",
         _summary(erasure),
         _facts(erasure, options),
         "## Use",
@@ -60,6 +61,11 @@ def write_card(erasure: Finished, format: str, options: Options, folder: Path) -
     (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is: `<my-plane>` would be a tag, and nothing would be seen of it."""
+    return re.sub(r"([\\`*_\[\]<|#])", r"\\\1", text)
+
+
 def _front_matter(erasure: Finished) -> str:
     lines = ["library_name: diffusers", "pipeline_tag: text-to-image", f"tags: [concept-erasure, {TAG}]"]
     if _is_hub_id(erasure.params.model.id):
@@ -69,7 +75,7 @@ def _front_matter(erasure: Finished) -> str:
 
 def _summary(erasure: Finished) -> str:
     pairs = erasure.preset.pairs()
-    targets, anchors = (" or ".join(dict.fromkeys(words)) for words in zip(*pairs, strict=True))
+    targets, anchors = (_plain(" or ".join(dict.fromkeys(words))) for words in zip(*pairs, strict=True))
     return (
         f"Asked for {targets}, or for it in other words, this model draws {anchors} instead. "
         "Everything else is meant to stay as it was; how far that holds is under Scores."
@@ -83,8 +89,8 @@ def _facts(erasure: Finished, options: Options) -> str:
         "Revision": _revision(erasure),
         "Concept": f"`{erasure.concept}`",
         "Method": erasure.method,
-        "Erased -> becomes": "; ".join(f"{target} -> {anchor}" for target, anchor in preset.pairs()),
-        "Synonyms (judged, not used)": ", ".join(preset.all_synonyms()) or "none",
+        "Erased -> becomes": _plain("; ".join(f"{target} -> {anchor}" for target, anchor in preset.pairs())),
+        "Synonyms (judged, not used)": _plain(", ".join(preset.all_synonyms())) or "none",
         "Drawn with": f"scheduler {draw.scheduler}, {draw.num_inference_steps} steps, guidance {draw.guidance_scale:g}",
         "Weights": options.dtype,
         "Made by": f"RealEra {__version__}",

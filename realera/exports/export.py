@@ -163,7 +163,7 @@ def _erasure(erasure: Finished, options: Options) -> Erasure:
 def _open_base(erasure: Finished, dtype: str, without: Sequence[str] = ()) -> StableDiffusionPipeline:
     """Open the base model on the CPU, where every export is made."""
     where = erasure.params.model.model_dump() | {"dtype": dtype, "device": "cpu"}
-    return open_pipeline(**where, without=without)
+    return open_pipeline(**where, without=without, scheduler=None)
 
 
 def _copy_lora(erasure: Finished, folder: Path) -> None:

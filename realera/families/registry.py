@@ -77,6 +77,18 @@ def family_of(id: str | Path, revision: str | None = None, fetch: bool = False) 
     return family
 
 
+def component_class(id: str | Path, component: str, revision: str | None = None) -> str | None:
+    """Return the class by which model_index.json names a component; None where that file is not here, or names none.
+
+    Raises:
+        ModelError: the file is corrupt.
+    """
+    place = locate(id)
+    index = None if Path(place).is_file() else _find(place, MODEL_INDEX, revision, fetch=False)
+    named = _read(place, index).get(component) if index is not None else None
+    return named[1] if isinstance(named, list) and len(named) == 2 and isinstance(named[1], str) else None
+
+
 def _find(place: str, name: str, revision: str | None, fetch: bool) -> Path | None:
     """Return a small file of a folder or a hub id."""
     if (folder := Path(place)).is_dir():

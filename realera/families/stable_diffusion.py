@@ -1,17 +1,27 @@
 """Stable Diffusion 1.x and 2.x: how a checkpoint is opened, from a folder, a hub id or a single file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import SchedulerMixin, StableDiffusionPipeline
 from transformers import CLIPTextModel
 
-from realera.families.registry import MODEL_INDEX, family_of
+from realera.families.onnx import without_onnxruntime
+from realera.families.registry import MODEL_INDEX, component_class, family_of
+from realera.families.schedulers import (
+    DEFAULT_SCHEDULER,
+    MODEL_SCHEDULER,
+    SCHEDULERS,
+    check_scheduler,
+    from_config,
+    missing_packages,
+    use_scheduler,
+)
 from realera.runtime.devices import resolve_device, resolve_dtype
 from realera.settings.errors import ModelError
-from realera.store.checkpoints import check_folder, load, locate, refuse_missing
+from realera.store.checkpoints import HALF, Loaded, check_folder, is_only_half, load, locate, refuse_missing
 
 UNUSED = ("safety_checker", "feature_extractor")  # the second only serves the first
 
@@ -23,8 +33,11 @@ def open_pipeline(
     device: str = "auto",
     config: str | Path | None = None,
     without: Sequence[str] = (),
+    scheduler: str | None = MODEL_SCHEDULER,
 ) -> StableDiffusionPipeline:
     """Open a Stable Diffusion model, without safety checker and without progress bars.
+
+    A component that has its weights only in half precision (`*.fp16.safetensors`) is opened from these.
 
     Args:
         id: a diffusers folder (relative to the working folder or to the project), a hub id,
@@ -35,16 +48,31 @@ def open_pipeline(
         config: for a single file, the diffusers folder or hub id with its architecture;
             without it diffusers asks the hub for the one that fits the weights.
         without: components to leave out, such as `unet` and `vae`, to save memory and time.
+        scheduler: see `use_scheduler`; the model's own is not needed where another one takes its place. None: the
+            model's own if it can be had here, else another with its noise schedule.
 
     Raises:
         ModelError: nothing is there, it is of no family that is known, or it is corrupt.
     """
+    check_scheduler(scheduler or MODEL_SCHEDULER)
     place = locate(id)
     check_folder(place, MODEL_INDEX, "a diffusers model")
     for source, commit in ((place, revision), (config, None)):
         if source is not None:
             family_of(source, commit, fetch=True)
-    target = resolve_device(device)
+    with without_onnxruntime():
+        return _open(place, revision, dtype, resolve_device(device), config, without, scheduler)
+
+
+def _open(
+    place: str,
+    revision: str | None,
+    dtype: str,
+    target: torch.device,
+    config: str | Path | None,
+    without: Sequence[str],
+    scheduler: str | None,
+) -> StableDiffusionPipeline:
     options: dict[str, Any] = {
         "dtype": resolve_dtype(dtype, target),
         "requires_safety_checker": False,
@@ -54,10 +82,17 @@ def open_pipeline(
         pipe = _load_single_file(place, config, options)
     else:
         options |= {"use_safetensors": True, "revision": revision}
+        # Nothing is drawn or trained without a UNet. And diffusers takes no other scheduler in place of one that it
+        # has only a stand-in for (findings/scheduler_stand_in.sh), so that it is put in afterwards.
+        other = _stand_in(place, revision, None if "unet" in without else scheduler)
+        options |= {"scheduler": None} if other else {}
         if "text_encoder" not in without:
             options["text_encoder"] = _load_text_encoder(place, options)
-        pipe = load(StableDiffusionPipeline.from_pretrained, place, options)
+        pipe = _load_folder(place, options)
+        if other:
+            pipe.register_modules(scheduler=other)
     _check_weights(place, pipe)
+    use_scheduler(pipe, scheduler or MODEL_SCHEDULER)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(target)
 
@@ -76,7 +111,49 @@ def checkpoint_folder(id: str | Path, revision: str | None = None) -> Path | Non
     if Path(place).exists():
         return Path(place) if Path(place).is_dir() else None
     options = {"revision": revision, "use_safetensors": True, **dict.fromkeys(UNUSED)}
-    return Path(load(StableDiffusionPipeline.download, place, options))
+    with without_onnxruntime():
+        return Path(load(StableDiffusionPipeline.download, place, options))
+
+
+def _stand_in(place: str, revision: str | None, name: str | None) -> SchedulerMixin | None:
+    """Return what takes the place of the model's own scheduler where that cannot be had here; None where it can.
+
+    Raises:
+        ModelError: it cannot be had and is asked for.
+    """
+    own = component_class(place, "scheduler", revision)
+    missing = missing_packages(own)
+    if not missing:
+        return None
+    if name == MODEL_SCHEDULER:
+        packages, others = ", ".join(missing), ", ".join(SCHEDULERS)
+        accepted = f"pip install {packages}, or another in its place: generate.scheduler, --scheduler: {others}"
+        raise ModelError(f"{place}: scheduler: found {own}, which needs {packages}; accepted: {accepted}")
+    other, where = name or DEFAULT_SCHEDULER, {"subfolder": "scheduler", "revision": revision}
+    return from_config(other, load(SCHEDULERS[other].load_config, place, where))
+
+
+def _load_folder(place: str, options: dict[str, Any]) -> StableDiffusionPipeline:
+    if Path(place).is_dir():
+        return load(StableDiffusionPipeline.from_pretrained, place, options | _variant(Path(place), options))
+    return _plain_or_half(StableDiffusionPipeline.from_pretrained, place, options)
+
+
+def _variant(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Return diffusers' option for weights in half precision where a component has no others."""
+    asked = [name for name in ("unet", "vae", "text_encoder") if options.get(name, "") == ""]
+    return {"variant": HALF} if any(is_only_half(folder / name) for name in asked) else {}
+
+
+def _plain_or_half(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) -> Loaded:
+    """Load what a hub id has: its plain weights, else those in half precision."""
+    try:
+        return load(loader, place, options)
+    except ModelError as error:
+        try:
+            return load(loader, place, options | {"variant": HALF})
+        except ModelError:
+            raise error from None
 
 
 def _load_single_file(place: str, config: str | Path | None, options: dict[str, Any]) -> StableDiffusionPipeline:
@@ -95,7 +172,11 @@ def _load_text_encoder(place: str, options: dict[str, Any]) -> CLIPTextModel:
     """Load it apart from the pipeline, which would fill weights that are missing with random ones."""
     names = {name: options[name] for name in ("dtype", "use_safetensors", "revision")}
     more = {"subfolder": "text_encoder", "output_loading_info": True}
-    model, report = load(CLIPTextModel.from_pretrained, place, names | more)
+    if not Path(place).is_dir():
+        model, report = _plain_or_half(CLIPTextModel.from_pretrained, place, names | more)
+    else:
+        half = {"variant": HALF} if is_only_half(Path(place) / "text_encoder") else {}
+        model, report = load(CLIPTextModel.from_pretrained, place, names | more | half)
     refuse_missing(f"{place}/text_encoder", report["missing_keys"])
     return model
 

@@ -68,4 +68,5 @@ def _from_pipeline(model: dict[str, Any]) -> dict[str, "torch.Tensor"]:
     from realera.families.stable_diffusion import open_pipeline
 
     where = model | {"dtype": "float32", "device": "cpu"}
-    return cross_attention.weights(open_pipeline(**where, without=("text_encoder", "tokenizer", "vae")).unet)
+    pipe = open_pipeline(**where, without=("text_encoder", "tokenizer", "vae"), scheduler=None)
+    return cross_attention.weights(pipe.unet)

@@ -89,7 +89,8 @@ def open_named(context: Context, name: str, place: str | None) -> Judge:
         )
     model, processor = open_classifier(place, None, str(context.device))
     names = labels(model)
-    words = [*context.preset.targets, *load_words(context.preset.classes)]
+    targets = map(context.preset.called, context.preset.targets)
+    words = [*targets, *load_words(context.preset.classes)]
     check_labels(names, list(dict.fromkeys(words)), f"judge.{name} {place}")
 
     def judge(source: Images, batch: Batch, pictures: Sequence[Image.Image]) -> Iterator[dict]:

@@ -64,4 +64,4 @@ class Context:
 
     def text(self, word: str) -> str:
         """Return the text by which a CLIP judge knows a word."""
-        return fill(self.preset.judged.text, word)[0]
+        return fill(self.preset.judged.text, self.preset.called(word))[0]

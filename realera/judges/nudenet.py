@@ -90,7 +90,10 @@ def open_detector(num_threads: int = 1) -> Detector:
     Raises:
         ModelError: the package is missing or has another version.
     """
+    from realera.families.onnx import disable_telemetry  # the report reads EXPOSED without diffusers
+
     _check_version()
+    disable_telemetry()
     try:
         import nudenet
         import onnxruntime

@@ -20,7 +20,7 @@ from realera.settings.presets import Preset
 from realera.store.artifacts import read_parquet
 from realera.store.images import KNOWN, SCHEMA, read_rows
 from realera.store.paths import BASE_IMAGES, method_place, place
-from realera.store.scratch import scratch_root
+from realera.store.scratch import make_scratch_root, scratch_root
 
 _MANIFEST_ROWS = 64
 
@@ -62,9 +62,7 @@ class PictureStore:
 
     def __enter__(self) -> Self:
         """Open the file, which has no name: nothing is left of a killed process."""
-        root = scratch_root()
-        root.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=root)
+        self._file = tempfile.TemporaryFile(dir=make_scratch_root())
         self._places: dict[tuple, tuple[int, int]] = {}
         return self
 

@@ -26,7 +26,7 @@ def run_method(method: str, concept: str, params: Params, family: str) -> Erasur
     def latents() -> torch.Tensor:
         return read_safetensors(files.latents, ["latents"])["latents"]
 
-    open_model = partial(open_pipeline, **params.model.model_dump())
+    open_model = partial(open_pipeline, **params.model.model_dump(), scheduler=None)
     task = Task(concept, preset, params, PromptTable.read(files.prompts), family, open_model, latents)
     settings = [method, params.model_dump(mode="json"), preset.model_dump(mode="json")]
     with scratch("erase", fingerprint(settings, [files.prompts])) as folder:

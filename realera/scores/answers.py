@@ -21,6 +21,10 @@ ByModel = dict[str, dict[str, dict[str, Any]]]
 _CHOICES = {name for names in CHOICES.values() for name in names}
 
 
+_OWN_NAMES = ("style", "identity")
+"""Questions whose labels are the judge's own classes; those of a forced choice are the preset's words."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """Which images a metric reads, and for which word.
@@ -122,7 +126,10 @@ class Answers:
         found = defaultdict(list)
         for rows in self.pairs(metric.groups, question):
             row = rows["base"]
-            values = [READINGS[name].read(rows[m], label(row["parent"]), self.params) for m in MODELS]
+            asked = label(row["parent"])
+            if question in _OWN_NAMES:
+                asked = self.preset.called(asked)
+            values = [READINGS[name].read(rows[m], asked, self.params) for m in MODELS]
             found[tuple(row[key] for key in by)].append(values)
         return {key: np.array(values) for key, values in found.items()}
 

@@ -40,6 +40,12 @@ NumSamples = Annotated[
 ImageSeed = Annotated[int, Field(ge=0, lt=2**32)]
 """torch's CPU generator looks at the low 32 bits only: a larger seed would repeat a smaller one's images."""
 
+
+def _check_last_seed(first: int, number: int) -> None:
+    if first + number > 2**32:
+        raise ValueError(f"a seed of at most {2**32 - number} for {number} images, found {first}")
+
+
 CONCEPT_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 RESERVED = ("shared", "average")
 """Names that artifacts/ and reports/ use for all concepts together."""
@@ -150,6 +156,11 @@ class LatentsParams(Section):
     num_images: Number
     seed: ImageSeed
 
+    @model_validator(mode="after")
+    def _seeds_do_not_repeat(self) -> Self:
+        _check_last_seed(self.seed, self.num_images)
+        return self
+
 
 class LoraParams(Section):
     """Prediction-noise alignment (equations 8 and 9)."""
@@ -205,6 +216,12 @@ class GenerateParams(Section):
     seed: ImageSeed
     row_settings: Literal["honor", "override"]
     images: ImageCounts
+
+    @model_validator(mode="after")
+    def _seeds_do_not_repeat(self) -> Self:
+        most = max(number for name, number in self.images if name != "rows")
+        _check_last_seed(self.seed, most)
+        return self
 
 
 class ScoreParams(Section):

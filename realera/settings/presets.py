@@ -91,10 +91,12 @@ class Judged(Section):
     Attributes:
         by: names of `realera.judges.judging`.
         text: by which a CLIP judge knows a word, with {name}.
+        names: target -> what the judges call it; for a token of a textual inversion, which they cannot read.
     """
 
     by: tuple[JudgeName, ...] = ()
     text: str = ""
+    names: dict[str, Annotated[str, Field(pattern=r"\S")]] = Field(default_factory=dict)
 
     @field_validator("by")
     @classmethod
@@ -149,7 +151,12 @@ class Preset(Section):
             raise ValueError(f"anchors that are not targets themselves, found {both}")
         if both := _common(self.all_synonyms(), self.targets):
             raise ValueError(f"synonyms that are not targets themselves, found {both}")
-        for key, found in (("synonyms", self.synonyms), ("associated prompts", self.draw.associated)):
+        by_target: dict[str, Iterable[str]] = {
+            "synonyms": self.synonyms,
+            "associated prompts": self.draw.associated,
+            "names": self.judged.names,
+        }
+        for key, found in by_target.items():
             if strange := set(found) - set(self.targets):
                 raise ValueError(f"{key} of the targets {list(self.targets)}, found some of {sorted(strange)}")
         if both := _common(self.draw.lookalikes, (*self.targets, *self.all_synonyms())):
@@ -160,6 +167,10 @@ class Preset(Section):
         """Return [(target, its anchor)]."""
         anchors = self.anchors * len(self.targets) if len(self.anchors) == 1 else self.anchors
         return list(zip(self.targets, anchors, strict=True))
+
+    def called(self, word: str) -> str:
+        """Return what the judges call a word."""
+        return self.judged.names.get(word, word)
 
     def all_synonyms(self) -> list[str]:
         """Return every synonym of every target, in order."""

@@ -21,6 +21,7 @@ MOST_VALUES = 1_000_000
 """In a file, aliases counted as often as they stand there: a few lines of them can mean more than memory holds."""
 
 _MOST_BITS = 10_000
+_PLAIN = re.compile(r"[\w ./-]{1,60}")
 _MOST_SHOWN = 20
 """Problems of a file that are said; a list of a thousand wrong words is one slip."""
 
@@ -211,7 +212,17 @@ def _explain(problem: Mapping[str, Any], schema: Any) -> str:
         return f"{key}: unknown key; {_known_keys(schema, location)}"
     if problem["type"] == "missing":
         return f"{key}: missing; it is needed"
-    return f"{key}: found {_show(problem['input'])}; accepted: {_accepted(problem)}"
+    return f"{key}: found {_show(problem['input'])}; accepted: {_accepted(problem)}{_quoted(key, problem)}"
+
+
+def _quoted(key: str, problem: Mapping[str, Any]) -> str:
+    """Return how a value is written where it was taken for one of another type, as on DVC's command line."""
+    value, kind = problem["input"], problem["type"]
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return f'; of what looks like a number write {key}: "39593e5", with -S \'{key}="39593e5"\''
+    if kind in ("tuple_type", "list_type") and isinstance(value, str) and _PLAIN.fullmatch(value):
+        return f", such as [{value}], with -S '{key}=[{value}]'"
+    return ""
 
 
 def _accepted(problem: Mapping[str, Any]) -> str:

@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from realera.settings import project
-from realera.settings.errors import ModelError, first_line, printable
+from realera.settings.errors import ModelError, printable
 
 _LENGTH_BYTES = 8
+_MOST_CHARACTERS = 600
+"""Of a library's message, whose second line is often what to do."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+HALF = "fp16"
+"""The variant of weights in half precision, as diffusers and transformers name their files."""
 
 Loaded = TypeVar("Loaded")
 
@@ -37,6 +43,12 @@ def check_folder(place: str, needed: str, kind: str) -> None:
     names = sorted(os.listdir(folder))
     found = ", ".join(names[:5]) or "nothing"
     raise ModelError(f"{place}: not {kind}: no {needed} in the folder, which holds {found}")
+
+
+def is_only_half(folder: Path) -> bool:
+    """Say whether a component's weights are there in half precision alone: *.fp16.safetensors."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    return bool(names) and all(f".{HALF}" in name for name in names)
 
 
 def refuse_missing(place: str, names: Collection[str]) -> None:
@@ -72,5 +84,6 @@ def load(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) -> 
     try:
         return loader(place, **options)
     except Exception as error:
-        reason = first_line(error)
-        raise ModelError(f"{place}: cannot be loaded: {printable(reason)}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        cut = reason if len(reason) <= _MOST_CHARACTERS else f"{reason[:_MOST_CHARACTERS]}..."
+        raise ModelError(f"{place}: cannot be loaded: {printable(cut)}") from error

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from realera.settings.errors import ArtifactError
 from realera.store.artifacts import file_sha256, lock_folder
 
 _KEY_DIGITS = 16
@@ -28,6 +29,24 @@ def scratch_root() -> Path:
         return Path(given).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "realera"
+
+
+def make_scratch_root() -> Path:
+    """Return `scratch_root`, made if need be.
+
+    Raises:
+        ArtifactError: it cannot be made or written to; the message says what to set.
+    """
+    root = scratch_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"found {error.strerror or error}"
+        accepted = "a folder that can be written to, which REALERA_SCRATCH names"
+        raise ArtifactError(f"scratch folder {root}: {problem}; accepted: {accepted}") from error
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise ArtifactError(f"scratch folder {root}: not writable; accepted: another one, which REALERA_SCRATCH names")
+    return root
 
 
 def fingerprint(params: BaseModel | Mapping[str, Any] | Any, files: Iterable[str | Path]) -> str:
@@ -51,8 +70,11 @@ def scratch(stage: str, key: str) -> Iterator[Path]:
 
     The folder is removed when the block succeeds and kept when it raises or is killed. A
     second process with the same stage and key waits until the first has ended.
+
+    Raises:
+        ArtifactError: nothing can be written there.
     """
-    folder = scratch_root() / f"{stage}-{key[:_KEY_DIGITS]}"
+    folder = make_scratch_root() / f"{stage}-{key[:_KEY_DIGITS]}"
     for left in folder.parent.glob(".tmp-*"):
         shutil.rmtree(left, ignore_errors=True)
     descriptor = lock_folder(folder)

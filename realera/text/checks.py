@@ -86,6 +86,9 @@ def _classes(preset: Preset, classes: Sequence[str]) -> Iterator[str]:
         other = spelled(word, (*preset.targets, *preset.anchors))
         if other not in (None, word):
             yield f"classes: found {word!r}, which is {other!r} to the text encoder; accepted: one spelling of both"
+    for target, name in preset.judged.names.items():
+        if (same := spelled(name, (*classes, *preset.anchors))) is not None:
+            yield f"judged.names: found {name!r} for {target!r}, and {same!r} stays or appears; accepted: another text"
     if classes and all(spelled(word, preset.targets) for word in classes):
         yield f"classes: found {', '.join(classes)}; accepted: a list with words beside the targets"
 

@@ -142,6 +142,14 @@ def locate(prompt: Prompt, tokenizer: "CLIPTokenizer") -> Tokens:
     return Tokens(inside[0], inside[-1], num_tokens) if inside else Tokens(1, 0, num_tokens)
 
 
+def unread(prompt: str, tokenizer: "CLIPTokenizer") -> str:
+    """Return the end of a prompt that the text encoder does not read, as it stands there; "" where it reads all."""
+    offsets = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+    if len(offsets) <= tokenizer.model_max_length:
+        return ""
+    return prompt[offsets[tokenizer.model_max_length - 1][0] :]  # the last token is the end of text
+
+
 def embed(
     texts: Sequence[str], tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel", batch_size: int = 64
 ) -> "torch.Tensor":

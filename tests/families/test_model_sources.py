@@ -29,6 +29,7 @@ from tools.fullsize import SCHEDULER, new_part
 from tools.single_file import as_convolution, unet_name, vae_name
 
 PARTS = ("unet", "vae", "text_encoder")
+MODEL = {"revision": None, "config": None, "dtype": "auto", "device": "auto"}
 HUB_ID = "someone/tiny-sd"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RUN = """
@@ -190,3 +191,93 @@ def erase(model: dict[str, str]) -> dict[str, torch.Tensor]:
     write_sums(target_sums(table, params.sampler, {}, lambda: [samples]), own.sums)
     solve(files, params, "airplane", partial(read_text_weights, opened))
     return read_safetensors(own.kv_patch)
+
+
+# --- checkpoints that lack something ---
+
+
+@pytest.fixture
+def half(tiny_sd, tmp_path):
+    """A folder whose weights have the names of the variant fp16 alone."""
+    folder = shutil.copytree(tiny_sd, tmp_path / "half")
+    for path in list(folder.rglob("*.safetensors")):
+        path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    return folder
+
+
+def test_a_folder_with_weights_in_half_precision_alone_is_opened(half, pipe):
+    assert_same(open_pipeline(half, device="cpu"), pipe)
+    found, wanted = read_text_weights({**MODEL, "id": str(half)}), read_text_weights({**MODEL, "id": pipe.name_or_path})
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_component_in_half_precision_is_enough(tiny_sd, tmp_path, part, pipe):
+    folder = shutil.copytree(tiny_sd, tmp_path / "half")
+    (path,) = (folder / part).glob("*.safetensors")
+    path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    assert_same(open_pipeline(folder, device="cpu"), pipe)
+    if part != "unet":
+        assert open_pipeline(folder, device="cpu", without=("unet", "vae")).unet is None
+
+
+def test_a_hub_id_with_weights_in_half_precision_alone_is_opened(half, pipe, tmp_path, monkeypatch):
+    model = tmp_path / "hub" / f"models--{HUB_ID.replace('/', '--')}"
+    shutil.copytree(half, model / "snapshots" / COMMIT)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert_same(open_pipeline(HUB_ID, device="cpu"), pipe)
+
+
+@pytest.fixture
+def without_scipy(tiny_sd, tmp_path, monkeypatch):
+    """A model whose scheduler diffusers only has beside scipy, and diffusers without it: its own stand-in."""
+    from diffusers.utils import dummy_torch_and_scipy_objects
+
+    folder = shutil.copytree(tiny_sd, tmp_path / "lms")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "LMSDiscreteScheduler"]}))
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "LMSDiscreteScheduler"}))
+    monkeypatch.setattr("diffusers.LMSDiscreteScheduler", dummy_torch_and_scipy_objects.LMSDiscreteScheduler)
+    return folder
+
+
+def test_a_scheduler_that_another_one_replaces_is_not_needed(without_scipy, pipe):
+    from realera.drawing.batch import draw
+
+    opened = open_pipeline(without_scipy, device="cpu", scheduler="ddim")
+    assert_same(opened, pipe)
+    own = open_pipeline(pipe.name_or_path, device="cpu", scheduler="ddim")
+    pictures = [next(draw(each, ["a photo of a cat"], [3], 3, 5.0)).tobytes() for each in (opened, own)]
+    assert pictures[0] == pictures[1]
+    assert open_pipeline(without_scipy, device="cpu", without=("unet", "vae")).text_encoder is not None
+    alphas = open_pipeline(without_scipy, device="cpu", scheduler=None).scheduler.alphas_cumprod
+    assert torch.equal(alphas, pipe.scheduler.alphas_cumprod)
+
+
+def test_a_scheduler_that_is_asked_for_names_what_it_needs(without_scipy):
+    with pytest.raises(ModelError) as caught:
+        open_pipeline(without_scipy, device="cpu")
+    message = str(caught.value)
+    assert (
+        "scheduler: found LMSDiscreteScheduler, which needs scipy; accepted: pip install scipy, or another" in message
+    )
+    assert "generate.scheduler, --scheduler: ddim, pndm" in message
+
+
+def test_a_loader_s_message_is_not_cut_at_its_first_line(tiny_sd):
+    from realera.store.checkpoints import load
+
+    def loader(place, **options):
+        raise ImportError("\nIt requires a library.\nInstall it with pip: `pip install library`\x1b[31m")
+
+    with pytest.raises(ModelError) as caught:
+        load(loader, "model", {})
+    assert str(caught.value) == (
+        "model: cannot be loaded: It requires a library. Install it with pip: `pip install library`\\x1b[31m"
+    )
+    with pytest.raises(ModelError, match=r"^model: cannot be loaded: x{600}\.\.\.$"):
+        load(lambda place: (_ for _ in ()).throw(ValueError("x" * 2000)), "model", {})

@@ -39,6 +39,22 @@ print(len([name for name in sys.modules if name.startswith("realera.")]))
 """
 
 
+DETECT = """
+from PIL import Image
+from realera.judges.nudenet import detect, open_detector
+detect(open_detector(), [Image.new("RGB", (64, 64))])
+"""
+
+ASK_FOR_ONNX = """
+import sys
+from realera.families.stable_diffusion import open_pipeline
+open_pipeline("data/models/tiny-sd", device="cpu")
+print("onnxruntime" in sys.modules)
+import diffusers
+print(diffusers.OnnxRuntimeModel.__module__ == "diffusers.pipelines.onnx_utils")
+"""
+
+
 @pytest.fixture(scope="module")
 def lock():
     """The lock's lines by name."""
@@ -160,3 +176,30 @@ def test_no_import_opens_a_connection(repository, offline):
         assert done.returncode == 0, done.stderr
         assert done.stdout
     assert note.read_text() == ""
+
+
+def test_drawing_and_detecting_leave_nothing_in_the_home_folder(repository, offline, tmp_path):
+    environment, note = offline
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = unaware(os.environ | environment | {"HOME": str(home)})
+    draw = [
+        "-m",
+        "realera.commands.cli",
+        "draw",
+        "a photo of a cat",
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "cat.png"),
+    ]
+    for arguments in (draw, ["-c", DETECT]):
+        done = run(sys.executable, *arguments, cwd=repository, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+    assert note.read_text() == ""
+
+
+def test_onnxruntime_is_not_imported_to_draw_and_can_be_had_afterwards(repository):
+    done = run(sys.executable, "-c", ASK_FOR_ONNX, cwd=repository)
+    assert done.stdout.split() == ["False", "True"], done.stderr

@@ -190,11 +190,15 @@ def test_a_second_run_from_scratch_needs_no_network_and_gives_the_same_hashes(
     (again.root / ".dvc/config").write_bytes((repository / ".dvc/config").read_bytes())
     set_param(again, concepts=["airplane"])
     environment, connections = guard(tmp_path)
-    again.environment = unaware(again.environment | environment)
+    home = tmp_path / "home"
+    home.mkdir()
+    again.environment = unaware(again.environment | environment | {"HOME": str(home)})
     output = again.run(*without_network(), "dvc", "repro")
     assert "Running stage 'report'" in output
     assert json.loads((again.root / "reports/metrics.json").read_text())
     assert connections.read_text() == ""
+    left = {path.relative_to(home).parts[:2] for path in home.rglob("*") if path.is_file()}
+    assert left <= {(".cache", "realera")}, left  # nothing of the libraries', such as an id of the machine
     mine = hashes(again.root)
     theirs = hashes(project.root)
     for name in mine.keys() - {"report"}:  # theirs is of two concepts

@@ -256,8 +256,10 @@ def _accelerator(unet: UNet2DConditionModel, params: LoraParams) -> Accelerator:
     precision = held if params.mixed_precision == "no" else params.mixed_precision
     on_cpu = unet.device.type == "cpu"
     if on_cpu and precision == "fp16":
-        key = "lora.mixed_precision" if held == "no" else "model.dtype"
-        raise ConfigError(f"{key}: found 16-bit floats, which a CPU does not train; accepted there: bfloat16, float32")
+        found = "found 16-bit floats, which a CPU does not train; accepted there"
+        if held == "no":
+            raise ConfigError(f"lora.mixed_precision: {found}: no, bf16")
+        raise ConfigError(f"model.dtype: {found}: auto, float32, bfloat16")
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
     check_shares(params.batch_size, accelerator.num_processes)
     return accelerator
