@@ -24,6 +24,9 @@ from realera.settings.errors import ArtifactError, first_line
 if TYPE_CHECKING:
     import torch
 
+_MADE = "artifacts"
+"""The folder of what the stages make."""
+
 ROWS_PER_GROUP = 1024
 """Fixed, because the row groups decide the bytes of a Parquet file."""
 
@@ -96,7 +99,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | pa.Schema | None = N
             table = file.read(columns=None if names is None else list(names))
             table.validate(full=True)  # text that is no UTF-8 is found only so
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
+        raise ArtifactError(_unreadable(path, "a readable Parquet file", error)) from error
     if isinstance(columns, pa.Schema):
         _check_types(path, table, columns)
         # Parquet calls a list's items "element"; under the schema's own name the table's bytes are the same again.
@@ -129,7 +132,7 @@ def read_json(path: str | Path) -> Any:
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair reads, and can't be written
         return value
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise ArtifactError(f"{path}: not readable as JSON: {first_line(error)}") from error
+        raise ArtifactError(_unreadable(path, "readable as JSON", error)) from error
 
 
 def read_parquet_blocks(path: str | Path, schema: pa.Schema, rows_at_once: int) -> Iterator[pa.Table]:
@@ -153,7 +156,7 @@ def read_parquet_blocks(path: str | Path, schema: pa.Schema, rows_at_once: int) 
                 _check_types(path, block, schema)
                 yield block
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
+        raise ArtifactError(_unreadable(path, "a readable Parquet file", error)) from error
 
 
 def take_rows(path: str | Path, field: pa.Field, index: Sequence[int]) -> list[Any]:
@@ -179,7 +182,7 @@ def take_rows(path: str | Path, field: pa.Field, index: Sequence[int]) -> list[A
                 found += table[field.name].take(pa.array(inside)).to_pylist()
                 start += table.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
+        raise ArtifactError(_unreadable(path, "a readable Parquet file", error)) from error
     return found
 
 
@@ -214,7 +217,7 @@ def read_safetensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, "t
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:  # KeyError: a dtype that torch lacks
-        raise ArtifactError(f"{path}: not a readable safetensors file: {first_line(error)}") from error
+        raise ArtifactError(_unreadable(path, "a readable safetensors file", error)) from error
     if missing := [key for key in keys if key not in tensors]:
         found = ", ".join(list(tensors)[:3]) or "nothing"
         raise ArtifactError(f"{path}: no tensor {missing[0]!r}; it has {found}")
@@ -233,7 +236,7 @@ def safetensors_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(existing_file(path), framework="np") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path}: not a readable safetensors file: {first_line(error)}") from error
+        raise ArtifactError(_unreadable(path, "a readable safetensors file", error)) from error
 
 
 def file_sha256(path: str | Path) -> str:
@@ -341,6 +344,14 @@ def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> N
     missing = [name for name in wanted if name not in found]
     if missing:
         raise ArtifactError(f"{path}: no column {missing}; it has {list(found)}")
+
+
+def _unreadable(path: str | Path, kind: str, error: Exception) -> str:
+    """Return what to say of a corrupt file; of one that DVC keeps, how to be rid of the copy in its cache."""
+    said = f"{path}: not {kind}: {first_line(error)}"
+    if not Path(path).is_absolute() and Path(path).parts[:1] == (_MADE,) and Path(".dvc").is_dir():
+        said += "; if `dvc repro -f` brings it back, DVC's cache has it so: docs/experiments.md, Traps"
+    return said
 
 
 def _check_types(path: Path, table: pa.Table, wanted: pa.Schema) -> None:
