@@ -283,7 +283,10 @@ def as_read(word: str) -> str:
 
 def distinct(words: Iterable[str]) -> list[str]:
     """Return words without those that the text encoder reads as one before."""
-    return list({as_read(word): word for word in reversed(list(words))}.values())[::-1]
+    found: dict[str, str] = {}
+    for word in words:
+        found.setdefault(as_read(word), word)
+    return list(found.values())
 
 
 def spelled(word: str, words: Iterable[str]) -> str | None:

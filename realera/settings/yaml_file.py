@@ -219,7 +219,8 @@ def _quoted(key: str, problem: Mapping[str, Any]) -> str:
     """Return how a value is written where it was taken for one of another type, as on DVC's command line."""
     value, kind = problem["input"], problem["type"]
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
-        return f'; of what looks like a number write {key}: "39593e5", with -S \'{key}="39593e5"\''
+        text = value if isinstance(value, int) else "39593e5"  # of a float the digits that were written are lost
+        return f"""; text that looks like a number stands in quotes, {key}: "{text}", as -S '{key}="{text}"'"""
     if kind in ("tuple_type", "list_type") and isinstance(value, str) and _PLAIN.fullmatch(value):
         return f", such as [{value}], with -S '{key}=[{value}]'"
     return ""

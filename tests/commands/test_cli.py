@@ -42,6 +42,31 @@ def test_unknown_word_is_named(run, tiny_sd):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", [["draw"], ["compare", "--concept", "airplane"]])
+@pytest.mark.parametrize("seed", ["4294967296", "18446744073709551616", "-1"])
+def test_a_seed_that_would_repeat_another_one_s_noise_is_refused(run, tmp_path, command, seed):
+    result = run(*command, "a cat", "--seed", seed)
+    assert result.exit_code == 2
+    assert "than or equal to" in result.stderr
+    result = run(*command, "a cat", "--seed", "4294967295", "--num", "2")
+    assert result.exit_code == 1
+    assert (
+        result.stderr == "error: --seed: found 4294967295 for 2 images; accepted: up to 4294967295 for the last one\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_greatest_seed_is_drawn(run):
+    assert run("draw", "a cat", "--seed", "4294967295", *FAST).exit_code == 0
+
+
+def test_words_beyond_the_last_token_are_named_once(run):
+    result = run("draw", "a cat " * 37 + "and a photo of the airplane", *FAST)
+    assert result.exit_code == 0
+    assert result.stderr == "warning: the model reads 77 tokens; lost: 'a photo of the airplane'\n"
+    assert run("draw", "a cat " * 37 + "and", *FAST).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -1,9 +1,12 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from realera.erasures.apply import apply_erasure
+from realera.erasures.finished import find_erasure
+from realera.exports.card import Options, write_card
 from realera.exports.export import UNET_FILE
 from realera.families.stable_diffusion import open_pipeline
 from realera.settings.config import load_params
@@ -76,6 +79,18 @@ def test_card_says_what_how_and_how_well(run, tmp_path):
     assert "base_model:" not in card  # a key for models of the hub only
     assert str(Path.home()) not in card
     assert str(tmp_path) not in "".join(file.read_text() for file in (tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.usefixtures("run")
+def test_a_card_shows_names_that_look_like_tags(tmp_path):
+    preset = load_preset("airplane").model_copy(update={"targets": ("<my-plane>",), "synonyms": {}})
+    erasure = dataclasses.replace(find_erasure("airplane", load_params(), "realera"), preset=preset)
+    write_card(erasure, "kv", Options(), tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "# \\<my-plane> erased from data/models/tiny-sd" in card
+    assert "Asked for \\<my-plane>, or for it" in card
+    assert "| \\<my-plane> -> sun |" in card
+    assert 'pipe("a photo of the <my-plane>"' in card
 
 
 def test_without_scores_the_card_says_so(run, tmp_path, own):

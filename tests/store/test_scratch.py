@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from realera.settings.config import Section
+from realera.settings.errors import ArtifactError
 from realera.store.scratch import fingerprint, scratch, scratch_root
 
 KEY = "0123456789abcdef" * 4
@@ -24,6 +25,18 @@ def test_root_follows_the_environment(monkeypatch, tmp_path):
     assert scratch_root() == tmp_path / "cache" / "realera"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert scratch_root() == Path.home() / ".cache" / "realera"
+
+
+def test_a_place_where_nothing_can_be_written_names_what_to_set(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("REALERA_SCRATCH")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ArtifactError) as caught, scratch("train", KEY):
+        pass
+    assert str(caught.value) == (
+        f"scratch folder {tmp_path / 'file' / 'realera'}: found Not a directory; "
+        "accepted: a folder that can be written to, which REALERA_SCRATCH names"
+    )
 
 
 def test_kept_on_error_found_again_removed_on_success():

@@ -8,7 +8,7 @@ import yaml
 
 from realera.settings.config import load_params
 from realera.settings.errors import ConfigError
-from realera.settings.presets import Preset, as_read, load_preset
+from realera.settings.presets import Preset, as_read, distinct, load_preset
 from realera.text.checks import check_preset, problems
 from stages import encode, generate, latents, plan, task
 from tests.kit import stage_project
@@ -161,6 +161,10 @@ def test_a_list_with_one_word_in_two_spellings(project, tmp_path):
 @pytest.mark.parametrize("word", ["Airplane", "airplane ", "fire  engine", "CAFE\u0301", "\u212bngstrom", "a\u00a0b"])
 def test_what_is_read_alike_has_the_same_tokens(pipe, word):
     assert pipe.tokenizer(word)["input_ids"] == pipe.tokenizer(as_read(word))["input_ids"]
+
+
+def test_of_several_spellings_the_first_stays_in_its_place():
+    assert distinct(["cat", "dog", "Cat", "bird", "dog ", "CAT"]) == ["cat", "dog", "bird"]
 
 
 @pytest.mark.parametrize("word", ["airplane ", "Airplane", "air  plane"])
