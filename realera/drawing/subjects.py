@@ -18,15 +18,13 @@ from realera.settings.errors import ArtifactError
 from realera.settings.presets import Preset, load_words, prompt_file, spelled, unseen_words
 from realera.settings.yaml_file import explain
 from realera.store.artifacts import read_json
+from realera.store.images import FILE_GROUPS
 from realera.text.prompt_files import MAX_SIZE, SIZE_STEP, PromptRow, read_prompt_file
 from realera.text.prompts import fill
 
 GROUPS = ("erase", "preserve", "synonym", "associated", "lookalike", "unseen", "anchor", "rows", "listed")
 SHARED_GROUPS = ("preserve", "unseen", "rows", "listed")
 """Drawn by the original model once for all presets."""
-
-FILE_GROUPS = ("rows", "listed")
-"""From prompt files: one image each, with a number in the file."""
 
 Pixels = Annotated[int, Field(ge=SIZE_STEP, le=MAX_SIZE, multiple_of=SIZE_STEP)]
 

@@ -18,18 +18,13 @@ class _StandIn:
     """No model is one."""
 
 
-def disable_telemetry() -> None:
-    """Switch off what onnxruntime writes, unless the user has said otherwise; acts where it is not imported yet."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-
 @contextmanager
 def without_onnxruntime() -> Iterator[None]:
     """Let diffusers load models without its class for ONNX, whose module imports onnxruntime.
 
     Only where that class is not there yet; afterwards it can be had as before.
     """
-    disable_telemetry()  # diffusers may find another way to it
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # diffusers may find another way to it
     modules = [module for module in (diffusers, diffusers.pipelines) if _NAME not in vars(module)]
     for module in modules:
         setattr(module, _NAME, _StandIn)

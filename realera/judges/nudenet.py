@@ -6,6 +6,7 @@ by more than 0.45, all but the best, whatever their labels. All that it gives is
 and counting rules, which differ from paper to paper, are applied afterwards: `realera.scores.body_parts`.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -90,10 +91,8 @@ def open_detector(num_threads: int = 1) -> Detector:
     Raises:
         ModelError: the package is missing or has another version.
     """
-    from realera.families.onnx import disable_telemetry  # the report reads EXPOSED without diffusers
-
     _check_version()
-    disable_telemetry()
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: see `realera.families.onnx`
     try:
         import nudenet
         import onnxruntime

@@ -14,11 +14,11 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from realera.drawing.subjects import FILE_GROUPS, SHARED_GROUPS, Subject, erased_subjects, own_subjects
+from realera.drawing.subjects import SHARED_GROUPS, Subject, erased_subjects, own_subjects
 from realera.settings.errors import ArtifactError
 from realera.settings.presets import Preset
 from realera.store.artifacts import read_parquet
-from realera.store.images import KNOWN, SCHEMA, read_rows
+from realera.store.images import FILE_GROUPS, KNOWN, SCHEMA, read_rows
 from realera.store.paths import BASE_IMAGES, method_place, place
 from realera.store.scratch import make_scratch_root, scratch_root
 

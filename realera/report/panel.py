@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from realera.drawing.subjects import FILE_GROUPS
 from realera.report import paper, words
 from realera.report.charts import geometry_chart, loss_chart, residual_chart
 from realera.report.geometry import Point, nearest_preserved
@@ -16,6 +15,7 @@ from realera.scores.readings import shown as shown_figure
 from realera.scores.summary import MODELS, ROWS
 from realera.settings.config import Params
 from realera.settings.presets import Preset
+from realera.store.images import FILE_GROUPS
 from realera.text.prompt_table import NotErased
 
 _NEAREST = 6

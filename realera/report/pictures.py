@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from realera.drawing.subjects import FILE_GROUPS
 from realera.report.inputs import MOST_SHOWN, Inputs, Row, name_of
-from realera.store.images import decode_png, encode_png, pair_key
+from realera.store.images import FILE_GROUPS, decode_png, encode_png, pair_key
 
 COLUMNS = 10
 LARGEST = 128

@@ -27,6 +27,9 @@ SCHEMA = pa.schema(
 KNOWN = pa.schema([field for field in SCHEMA if field.name != "png"])
 """What is known of an image beside its picture; all that a table of many images may hold in memory."""
 
+FILE_GROUPS = ("rows", "listed")
+"""Groups of images that are drawn for the rows of prompt files, one each."""
+
 _ROWS_AT_ONCE = 64
 
 
