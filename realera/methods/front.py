@@ -26,7 +26,7 @@ from realera.methods.seam import Task, check_method, find_method
 from realera.runtime.devices import DTYPES, resolve_device
 from realera.settings.config import ModelParams, Params
 from realera.settings.errors import ConfigError, ModelError
-from realera.settings.presets import EVERYDAY, VOCABULARY, Preset, as_read, distinct, preserved_words
+from realera.settings.presets import EVERYDAY, VOCABULARY, Preset, as_read, distinct, preserved_words, spelled
 from realera.settings.recipes import merged, read_recipe
 from realera.settings.yaml_file import validate
 from realera.store.scratch import fingerprint, scratch
@@ -171,12 +171,13 @@ def make_preset(
         raise ConfigError(f"task: found {task!r}; accepted: {', '.join(_TEMPLATES)}")
     targets, anchors = _words(target), _words(anchor)
     _check_words(targets, anchors)
+    others = [word for word in distinct(_words(synonyms)) if spelled(word, targets) is None]
     lists = [VOCABULARY if read_concepts(pipe.name_or_path or "") else EVERYDAY] if preserve is None else []
     values = {
         "task": task,
         "targets": targets,
         "anchors": anchors,
-        "synonyms": {targets[0]: distinct(_words(synonyms))} if synonyms and targets else {},
+        "synonyms": {targets[0]: others} if others and targets else {},
         "classes": "",
         "preserve": {"lists": lists, "words": _words(preserve or ()), "texts": [""]},
         "templates": _TEMPLATES[task],

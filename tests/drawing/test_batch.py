@@ -12,7 +12,7 @@ PROMPTS = [
     "a photo of a cat",
     "a photo of a tree",
 ]
-SEEDS = [3, 4, 5, 6, 2**40]
+SEEDS = [3, 4, 5, 6, 2**32 - 1]
 
 
 def pixels(pipe, prompts, seeds, batch_size):
@@ -70,3 +70,9 @@ def test_grid_is_filled_row_by_row():
     assert grid.size == (4, 6)
     corners = [grid.getpixel(place) for place in ((0, 0), (2, 0), (0, 3), (2, 3))]
     assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+
+
+@pytest.mark.parametrize("seeds", [[-1], [0, 2**32], [2**64]])
+def test_seeds_that_would_repeat_others_are_refused(pipe, seeds):
+    with pytest.raises(ValueError, match=r"found seeds .*; accepted: 0 to 4294967295"):
+        draw(pipe, ["a cat"] * len(seeds), seeds, 1, 1.0)

@@ -23,7 +23,9 @@ LEAVES = [
 LEAVES += [("generate", "images", key) for key in GOOD["generate"]["images"]]
 FLOATS = [place for place in LEAVES if isinstance(GOOD[place[0]].get(place[1]), float)]
 WHOLE = [place for place in LEAVES if place[1] == "images" or type(GOOD[place[0]][place[1]]) is int]
-TEXTS = [place for place in LEAVES if isinstance(GOOD[place[0]].get(place[1]), str) and place != ("judge", "style")]
+NOT_TEXT = (("judge", "style"), ("sampler", "M"), ("sampler", "N"))
+"""Text in params.yaml that may be null, or a number."""
+TEXTS = [place for place in LEAVES if isinstance(GOOD[place[0]].get(place[1]), str) and place not in NOT_TEXT]
 INNER = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
