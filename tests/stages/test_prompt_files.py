@@ -34,6 +34,7 @@ def project(tmp_path_factory, repository):
     params["generate"]["images"]["rows"] = 0
     params["methods"] = ["realera"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / PROMPT_FILES).mkdir()
     said = StringIO()
     with chdir(folder), redirect_stderr(said):
         with warnings.catch_warnings(record=True):
