@@ -37,12 +37,13 @@ def main(what: What, concept: str = typer.Argument(""), method: str = typer.Argu
 
 def _job(what: What, concept: str, method: str) -> tuple[list[Subject], Path, Source]:
     """Return whom to draw, where to, and with which model."""
-    model = load_params().model
+    params = load_params()
+    model = params.model
     if what is What.base:
         return read_subjects(SUBJECTS), BASE_IMAGES, Source(model)
     preset = load_preset(concept)
     if what is What.originals:
-        check_preset(concept, preset, load_params())
+        check_preset(concept, preset, params)
         return own_subjects(preset), place(concept).originals, Source(model)
     own = method_place(concept, method)
     return erased_subjects(preset), own.images, Source(model, own.erasure)

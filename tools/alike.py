@@ -1,6 +1,6 @@
 """Names that begin alike: what is kept of the one when the other is erased. docs/method.md has the table.
 
-python -m tools.alike            # all such names of the embedded model; 16 seeds, five minutes on two cores
+python -m tools.alike            # all such names of the embedded model; six anchors; eight minutes on two cores
 """
 
 import warnings

@@ -255,8 +255,7 @@ def add_prompt_file(
     with one_line_errors():
         from realera.text.prompt_imports import add
 
-        as_kind = None if kind is None else kind.value
-        added = add(source, as_kind, name=name, sha256=sha256, force=force, skip_bad_rows=skip_bad_rows)
+        added = add(source, kind, name=name, sha256=sha256, force=force, skip_bad_rows=skip_bad_rows)
         typer.echo(added.line())
 
 
@@ -354,7 +353,7 @@ def _seeds(first: int, number: int) -> range:
     Raises:
         RealEraError: they pass the greatest one, after which noise repeats.
     """
-    from realera.text.prompt_files import MAX_SEED
+    from realera.settings.config import MAX_SEED
 
     if first + number - 1 > MAX_SEED:
         raise RealEraError(f"--seed: found {first} for {number} images; accepted: up to {MAX_SEED} for the last one")

@@ -21,7 +21,16 @@ import yaml
 
 from realera.settings import project
 from realera.settings.errors import ArtifactError, ConfigError
-from realera.settings.presets import CONCEPTS, Preset, as_read, check_name, load_preset, load_words, spelled
+from realera.settings.presets import (
+    CONCEPTS,
+    Preset,
+    as_read,
+    check_name,
+    load_preset,
+    load_words,
+    preset_file,
+    spelled,
+)
 from realera.settings.yaml_file import read_mapping, validate
 from realera.store.artifacts import atomic_path, read_json
 
@@ -81,9 +90,8 @@ def write_coref_preset(
     if path.exists() and not force:
         raise ConfigError(f"{path}: found a preset of this name; accepted: another name, or force")
     taken = choose(entry, base, least)
-    content = _content(
-        read_mapping(path.with_name(f"{source}.yaml")), base, spelled(concept, base.targets) or concept, taken
-    )
+    target = spelled(concept, base.targets) or concept
+    content = _content(read_mapping(preset_file(source)), base, target, taken)
     validate(content, Preset, str(path))
     about = (
         f"# {concept} with the words of {file.name} (CorefConcept) of at least {least!r}; the rest of {source}.yaml\n"
@@ -109,9 +117,9 @@ def read_entry(file: Path, concept: str) -> Entry:
 
 def choose(entry: Entry, base: Preset, least: str) -> Taken:
     """Return which words are taken, each once."""
-    named = {as_read(word): "the target" for word in base.targets}
+    named = {as_read(word): f"one of the classes {base.classes}" for word in load_words(base.classes)}
     named |= {as_read(word): "an anchor" for word in base.anchors}
-    named |= {as_read(word): f"one of the classes {base.classes}" for word in load_words(base.classes)} | named
+    named |= {as_read(word): "the target" for word in base.targets}
     lists: dict[str, list[str]] = {name: [] for name in LISTS}
     left_out: list[tuple[str, str]] = []
     for name in LISTS:

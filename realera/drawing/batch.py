@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from realera.drawing.faster import faster
-from realera.text.prompt_files import MAX_SEED
+from realera.settings.config import MAX_SEED
 from realera.text.vocabulary import warn_unknown_words
 
 

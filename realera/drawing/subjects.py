@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from realera.settings.config import GenerateParams, ImageSeed
+from realera.settings.config import MAX_SEED, GenerateParams, ImageSeed
 from realera.settings.errors import ArtifactError
 from realera.settings.presets import Preset, load_words, prompt_file, spelled, unseen_words
 from realera.settings.yaml_file import explain
@@ -154,7 +154,7 @@ def drawings(subjects: Sequence[Subject], params: GenerateParams) -> list[Drawin
         if subject.number is None:
             found += _words_drawings(subject, params)
         elif params.images.rows == 0 or subject.number < params.images.rows:
-            seed = (params.seed + subject.number) % 2**32 if subject.seed is None else subject.seed
+            seed = (params.seed + subject.number) % (MAX_SEED + 1) if subject.seed is None else subject.seed
             found.append(Drawing(subject, subject.prompts[0], seed, _settings(subject, params)))
     return found
 
@@ -198,11 +198,10 @@ def _word(group: str, word: str, prompts: Sequence[str], parent: str | None = No
 
 def _row(name: str, row: PromptRow, prompts: Sequence[str]) -> Subject:
     """Return a row of a prompt file; a name alone is put into the first of the preset's prompts."""
-    part = f"/{row.part}" if row.part else ""
     return Subject(
         group="listed" if row.concept else "rows",
-        word=f"{name}/{row.case}{part.replace('/', '-')}",
-        parent=row.concept or f"{name}{part}",
+        word=f"{name}/{row.case}-{row.part}" if row.part else f"{name}/{row.case}",
+        parent=row.concept or (f"{name}/{row.part}" if row.part else name),
         prompts=(fill(prompts[0], row.concept)[0] if row.prompt is None else row.prompt,),
         number=row.number,
         seed=row.seed,

@@ -17,6 +17,7 @@ from realera.scores.summary import figures_of
 from realera.settings import project
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import file_sha256, read_json
+from realera.store.checkpoints import HALF
 from realera.store.paths import method_place
 from realera.text.prompts import fill
 
@@ -24,7 +25,7 @@ CARD = "README.md"
 TAG = "realera"
 """A tag of every card, by which an earlier export is known."""
 
-_WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors")
+_WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", f"unet/diffusion_pytorch_model.{HALF}.safetensors")
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from realera.families.registry import MODEL_INDEX
 from realera.families.stable_diffusion import UNUSED
 from realera.settings.errors import ModelError
 from realera.store.artifacts import read_json, write_json
+from realera.store.checkpoints import HALF
 from realera.text.vocabulary import VOCABULARY_FILE
 
 EDITED = "unet"
 
 _SETTINGS = (".json", ".txt")  # a component's code or pickles could run, and none of ours needs them
 _PLAIN = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-_HALF = ".fp16"
 
 
 def copy_unedited(source: Path, folder: Path) -> None:
@@ -68,5 +68,5 @@ def _copy_component(source: Path, folder: Path) -> None:
 def _weights(names: Iterable[str]) -> list[str]:
     found = [name for name in names if ".safetensors" in name]
     plain = [name for name in found if _PLAIN.fullmatch(name)]
-    chosen = plain or [name for name in found if _HALF in name]
+    chosen = plain or [name for name in found if f".{HALF}" in name]
     return chosen if any(name.endswith(".safetensors") for name in chosen) else []

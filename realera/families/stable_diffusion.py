@@ -23,6 +23,9 @@ from realera.runtime.devices import resolve_device, resolve_dtype
 from realera.settings.errors import ModelError
 from realera.store.checkpoints import HALF, Loaded, check_folder, is_only_half, load, locate, refuse_missing
 
+PARTS = ("unet", "vae", "text_encoder")
+"""Components with weights."""
+
 UNUSED = ("safety_checker", "feature_extractor")  # the second only serves the first
 
 
@@ -88,7 +91,8 @@ def _open(
         options |= {"scheduler": None} if other else {}
         if "text_encoder" not in without:
             options["text_encoder"] = _load_text_encoder(place, options)
-        pipe = _load_folder(place, options)
+        parts = [part for part in PARTS if part not in without]
+        pipe = _load(StableDiffusionPipeline.from_pretrained, place, options, parts)
         if other:
             pipe.register_modules(scheduler=other)
     _check_weights(place, pipe)
@@ -133,25 +137,19 @@ def _stand_in(place: str, revision: str | None, name: str | None) -> SchedulerMi
     return from_config(other, load(SCHEDULERS[other].load_config, place, where))
 
 
-def _load_folder(place: str, options: dict[str, Any]) -> StableDiffusionPipeline:
+def _load(loader: Callable[..., Loaded], place: str, options: dict[str, Any], parts: Sequence[str]) -> Loaded:
+    """Load from a folder or a hub id: plain weights, or those in half precision where a part has no others.
+
+    What a hub id has is only known by trying; if neither is there, the plain ones are what is missed.
+    """
+    half = options | {"variant": HALF}
     if Path(place).is_dir():
-        return load(StableDiffusionPipeline.from_pretrained, place, options | _variant(Path(place), options))
-    return _plain_or_half(StableDiffusionPipeline.from_pretrained, place, options)
-
-
-def _variant(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Return diffusers' option for weights in half precision where a component has no others."""
-    asked = [name for name in ("unet", "vae", "text_encoder") if options.get(name, "") == ""]
-    return {"variant": HALF} if any(is_only_half(folder / name) for name in asked) else {}
-
-
-def _plain_or_half(loader: Callable[..., Loaded], place: str, options: dict[str, Any]) -> Loaded:
-    """Load what a hub id has: its plain weights, else those in half precision."""
+        return load(loader, place, half if any(is_only_half(Path(place) / part) for part in parts) else options)
     try:
         return load(loader, place, options)
     except ModelError as error:
         try:
-            return load(loader, place, options | {"variant": HALF})
+            return load(loader, place, half)
         except ModelError:
             raise error from None
 
@@ -172,11 +170,7 @@ def _load_text_encoder(place: str, options: dict[str, Any]) -> CLIPTextModel:
     """Load it apart from the pipeline, which would fill weights that are missing with random ones."""
     names = {name: options[name] for name in ("dtype", "use_safetensors", "revision")}
     more = {"subfolder": "text_encoder", "output_loading_info": True}
-    if not Path(place).is_dir():
-        model, report = _plain_or_half(CLIPTextModel.from_pretrained, place, names | more)
-    else:
-        half = {"variant": HALF} if is_only_half(Path(place) / "text_encoder") else {}
-        model, report = load(CLIPTextModel.from_pretrained, place, names | more | half)
+    model, report = _load(CLIPTextModel.from_pretrained, place, names | more, ["text_encoder"])
     refuse_missing(f"{place}/text_encoder", report["missing_keys"])
     return model
 

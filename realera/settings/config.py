@@ -37,13 +37,16 @@ NumSamples = Annotated[
 ]
 """How many neighbors or beyond samples; inf: their expectation in closed form."""
 
-ImageSeed = Annotated[int, Field(ge=0, lt=2**32)]
+MAX_SEED = 2**32 - 1
 """torch's CPU generator looks at the low 32 bits only: a larger seed would repeat a smaller one's images."""
+
+ImageSeed = Annotated[int, Field(ge=0, lt=MAX_SEED + 1)]
 
 
 def _check_last_seed(first: int, number: int) -> None:
-    if first + number > 2**32:
-        raise ValueError(f"a seed of at most {2**32 - number} for {number} images, found {first}")
+    most = MAX_SEED + 1 - number
+    if first > most:
+        raise ValueError(f"a seed of at most {most} for {number} images, found {first}")
 
 
 CONCEPT_NAME = r"^[a-z0-9][a-z0-9_-]*$"

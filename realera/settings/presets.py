@@ -208,13 +208,22 @@ def load_preset(name: str) -> Preset:
     Raises:
         ConfigError: the name is no file name, there is no such preset, or a value does not fit.
     """
+    return load_yaml(preset_file(name), Preset)
+
+
+def preset_file(name: str) -> Path:
+    """Return data/concepts/<name>.yaml.
+
+    Raises:
+        ConfigError: the name is no file name, or there is no such preset.
+    """
     check_name(name)
     path = project.find(CONCEPTS / f"{name}.yaml")
     if path is None:
         folder = project.find(CONCEPTS) or CONCEPTS
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise ConfigError(f"concepts: found {name!r}; accepted: {known}")
-    return load_yaml(path, Preset)
+    return path
 
 
 def prompt_file(name: str) -> Path:

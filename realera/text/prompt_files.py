@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from realera.settings.config import MAX_SEED
 from realera.settings.errors import ArtifactError
 from realera.store.artifacts import existing_file
 from realera.text.csv_file import BadRowError, Cell, Line, check_length, decode, read_bytes, read_lines, shown
@@ -41,9 +42,6 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 
 PAIR = ("sensitive", "normal")
 """The two prompts of a row of kind pairs."""
-
-MAX_SEED = 2**32 - 1
-"""torch's generator on the CPU reads the low 32 bits: greater seeds would repeat smaller ones' noise."""
 
 MAX_SIZE = 4096
 SIZE_STEP = 8

@@ -17,6 +17,7 @@ from realera.text.csv_file import BadRowError, decode, read_bytes, without_lines
 from realera.text.prompt_files import Kind, PromptFile, PromptRow, blank_prompts, parse, read_prompt_file
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one slash: all that a Path keeps of two
+_NAME = "small letters, digits, - and _, without .csv"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -129,9 +130,6 @@ def _name(source: Path, kind: str | None, recognized: Kind) -> str:
     if not re.fullmatch(CONCEPT_NAME, name):
         raise ConfigError(f"name: found none in {source.name!r}; accepted: --name with {_NAME}")
     return name
-
-
-_NAME = "small letters, digits, - and _, without .csv"
 
 
 def _check_options(source: str, kind: str | None, name: str | None, sha256: str | None) -> None:

@@ -111,6 +111,9 @@ STAGES: dict[
         [],
     ),
 }
+CHAIN = tuple(name for name in STAGES if name != "erase by uce")
+"""RealEra's stages, in an order that works."""
+
 INPUTS = [(stage, name) for stage, (_, reads, _) in STAGES.items() for name in reads]
 FOR_ALL = ("plan", "base", "report")
 """Stages that are run once, for all concepts."""

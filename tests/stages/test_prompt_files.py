@@ -18,7 +18,6 @@ FILES = ("i2p_blank", "i2p_null", "unseeded", "celebrities", "names", "pairs", "
 WORDS = ("Null", "NA", "nan", "None", "null", "")
 """Prompts that a reader of tables may take for nothing."""
 
-RAN = ("encode", "mine", "solve", "latents", "train", "erase", "plan", "base", "originals", "judge", "generate")
 GENERATE = {"row_settings": "override", "seed": 40}
 
 
@@ -40,7 +39,7 @@ def project(tmp_path_factory, repository):
         with warnings.catch_warnings(record=True):
             for name in FILES:
                 add(DATA / f"{name}.csv", target_folder=PROMPT_FILES, name=name, skip_bad_rows=name == "ragged")
-        for stage in (*RAN, "score", "report"):
+        for stage in stage_project.CHAIN:
             stage_project.execute(stage)
     return folder, said.getvalue().splitlines()
 

@@ -21,20 +21,6 @@ PRESET = stage_project.PRESET | {
     "preserve": {"lists": ["others"], "texts": [""]},
     "judged": {"names": {TOKEN: "airplane"}, "by": ["classes", "clip_score"]},
 }
-STAGES = (
-    "encode",
-    "mine",
-    "solve",
-    "latents",
-    "train",
-    "erase",
-    "plan",
-    "base",
-    "originals",
-    "judge",
-    "generate",
-    "score",
-)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +49,7 @@ def project(model, repository, tmp_path_factory):
     params["lora"]["steps"] = 0
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     with chdir(folder), torch.random.fork_rng(devices=[]):
-        for stage in STAGES:
+        for stage in stage_project.CHAIN[:-1]:  # all but the report
             stage_project.execute(stage)
     return folder
 

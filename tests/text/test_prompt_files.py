@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from realera.settings.config import MAX_SEED
 from realera.settings.errors import ArtifactError, ConfigError
 from realera.settings.presets import PROMPT_FILES, prompt_file
 from realera.store.artifacts import file_sha256
-from realera.text.prompt_files import MAX_SEED, PromptRow, read_prompt_file
+from realera.text.prompt_files import PromptRow, read_prompt_file
 from realera.text.prompt_imports import add
 
 DATA = Path(__file__).resolve().parents[1] / "data"
